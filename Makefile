@@ -1,0 +1,46 @@
+# make console   set everything up and open the cockpit on a live stack
+# make test      set up and run the tests
+# make check     linters, types, import rules
+PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
+  $$p -c 'import sys; sys.exit(not ((3,11) <= sys.version_info < (3,14)))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: console test check setup e2e wheel clean
+console: $(VENV)/.ready
+	@$(BIN)/spark-serve engine install --if-missing
+	@$(BIN)/spark-serve console $(ARGS)
+
+test: $(VENV)/.ready-dev
+	@$(BIN)/spark-serve engine install --if-missing
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+wheel: $(VENV)/.ready-dev
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+setup: $(VENV)/.ready-dev
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "spark-serve needs Python 3.11, 3.12 or 3.13 on the PATH; install one and run make again."; exit 1; }
+	@echo "[1/2] making a Python environment in $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "[2/2] installing spark-serve"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	@echo "      installing what the tests need"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""The cockpit: a Textual application that draws snapshots and sends commands. It owns nothing."""

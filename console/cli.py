@@ -1,0 +1,432 @@
+"""`spark-serve` and its verbs. Only `console` imports textual, so that the others start at once.
+
+Exit codes: 0 done, 1 it could not be done (one sentence on stderr says why), 2 the command line was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from server import commands
+from server.client import StackClient, StackError
+from server.config import LoadSettings, SettingError, StackSettings, default_paths
+
+SMALLEST_TERMINAL = (60, 16)
+DOWN_TIMEOUT_S = 60.0
+
+
+class UsageError(Exception):
+    """The command line cannot be carried out as it stands; exit code 2."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.verb is None:
+        parser.print_help()
+        return 2
+    try:
+        return int(options.run(options))
+    except UsageError as error:
+        print(f"spark-serve: {error}", file=sys.stderr)
+        return 2
+    except (StackError, SettingError) as error:
+        print(f"spark-serve: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+# argument types: argparse turns their ValueError into one sentence and exit code 2
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 100_000:
+        raise ValueError
+    return number
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e6:
+        raise ValueError
+    return number
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= 65535:
+        raise ValueError
+    return number
+
+
+_count.__name__ = "whole number"
+_positive.__name__ = "positive number"
+_port.__name__ = "port"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="spark-serve",
+        description="The operator's cockpit for an LLM serving stack. Start with: spark-serve console",
+    )
+    parser.add_argument("--version", action="version", version=f"spark-serve {metadata.version('spark-serve')}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    console = verb("console", _console, "Open the cockpit on the running stack, or bring one up first.")
+    _stack_options(console)
+    console.add_argument("--once", action="store_true", help="print one frame of the running stack and exit")
+    console.add_argument("--json", action="store_true", help="with --once: the whole snapshot as JSON")
+    console.add_argument("--replay", metavar="FILE", type=Path, help="play a recording instead")
+    console.add_argument("--ephemeral", action="store_true", help="stop the stack when the console is left")
+
+    up = verb("up", _up, "Bring the stack up in the background.")
+    _stack_options(up)
+    up.add_argument("--wait", action="store_true", help="return when the engine serves, or has failed")
+
+    verb("down", _down, "Stop everything the stack started, and the stack.")
+    status = verb("status", _status, "Say how the stack is; exit code 0 when it serves.")
+    status.add_argument("--json", action="store_true", help="the whole snapshot as JSON")
+
+    burst = verb("burst", _send_burst, "Send N requests at once (default 3 x max-num-seqs).")
+    burst.add_argument("count", metavar="N", type=_count, nargs="?")
+    slow = verb("slow", _send_slow, "Have N slow readers (default: toggle).")
+    slow.add_argument("count", metavar="N", type=_count, nargs="?")
+    people = verb("people", _send_people, "Have N people.")
+    people.add_argument("count", metavar="N", type=_count)
+    rate = verb("rate", _send_rate, "Open loop at R requests per second; `off` goes back to people.")
+    rate.add_argument("rate", metavar="R|off")
+    limits = verb("limits", _send_limits, "Change the gateway's admission limits on the running stack.")
+    limits.add_argument("--max-in-flight", type=_count, metavar="N")
+    limits.add_argument("--max-queue", type=_count, metavar="N")
+    verb("restart", _send_restart, "Cold-restart the engine (process-cold: new processes, caches warm).")
+    marker = verb("marker", _send_marker, "Note an event on the charts.")
+    marker.add_argument("note", nargs="*")
+    record = verb("record", _send_record, "Record the running stack into FILE (default: a dated one), or stop.")
+    record.add_argument("file", metavar="FILE", type=Path, nargs="?")
+    record.add_argument("--stop", action="store_true")
+    logs = verb("logs", _logs, "Print the end of a log: engine, gateway, load or stack.")
+    logs.add_argument("child", nargs="?", default="engine", choices=["engine", "gateway", "load", "stack"])
+    logs.add_argument("-n", "--lines", type=_count, default=40)
+
+    load = verb("load", _load, "Load any OpenAI-compatible server and report what people felt.")
+    load.add_argument("--url", required=True, help="the server's base URL, e.g. http://127.0.0.1:8000")
+    load.add_argument("--model", help="default: the first the server lists")
+    load.add_argument("--people", type=_count, default=None, help="closed loop (default 4)")
+    load.add_argument("--rate", type=_positive, help="open loop: requests per second (Poisson) instead of people")
+    load.add_argument("--slow", type=_count, default=0, help="slow readers besides")
+    load.add_argument("--duration", type=_positive, default=30.0, metavar="S", help="seconds (default 30)")
+    load.add_argument("--think", type=_positive, default=8.0, metavar="S", help="mean think time (default 8 s)")
+    load.add_argument("--prompt-tokens", type=_count, default=200, metavar="N", help="median prompt length")
+    load.add_argument("--output-tokens", type=_count, default=100, metavar="N", help="median reply length")
+    load.add_argument("--seed", type=_count, default=1)
+    load.add_argument("--slo", choices=["chat", "interactive"], default="chat")
+    load.add_argument("--out", type=Path, metavar="FILE", help="write one JSON line a request")
+    load.add_argument("--json", action="store_true", help="print the summary as JSON")
+
+    engine = verb("engine", _engine_help, "Install vLLM in an environment of its own, or look at what is there.")
+    actions = engine.add_subparsers(dest="action", metavar="ACTION")
+    install = actions.add_parser("install", help="make an environment for vLLM")
+    install.set_defaults(run=_engine_install)
+    kind = install.add_mutually_exclusive_group()
+    kind.add_argument("--cuda", action="store_const", const="cuda", dest="device", help="the CUDA build")
+    kind.add_argument("--cpu", action="store_const", const="cpu", dest="device", help="the CPU build")
+    install.add_argument("--python", metavar="PATH", help="the interpreter to make it with")
+    install.add_argument("--index-url", metavar="URL", help="passed on to pip")
+    install.add_argument("--if-missing", action="store_true", help="do nothing when it is there")
+    doctor = actions.add_parser("doctor", help="say what is there, what is not and what to do")
+    doctor.set_defaults(run=_engine_doctor)
+    doctor.add_argument("--engine-python", metavar="PATH")
+    engine.set_defaults(engine_parser=engine)
+    return parser
+
+
+def _stack_options(parser: argparse.ArgumentParser) -> None:
+    engine = parser.add_argument_group("engine")
+    engine.add_argument(
+        "--model", default="auto", help="hub name, folder, smollm2, or shape:NAME (random weights); default auto"
+    )
+    engine.add_argument("--attach", metavar="URL", help="watch an engine that already runs there")
+    engine.add_argument("--drive", action="store_true", help="allow load on an attached engine (asks once)")
+    engine.add_argument("--no-discover", action="store_true", help="do not look for an engine that already runs")
+    engine.add_argument("--engine-python", metavar="PATH", help="interpreter of an environment that has vLLM")
+    engine.add_argument(
+        "--engine-arg", action="append", default=[], metavar="ARG", help="passed on to vLLM, e.g. --engine-arg=--seed=1"
+    )
+    engine.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto")
+    engine.add_argument("--engine-port", type=_port, default=8100, metavar="PORT")
+    engine.add_argument("--max-num-seqs", type=_count, metavar="N", help="default 64 on a GPU, 8 on a CPU")
+    engine.add_argument("--max-model-len", type=_count, metavar="N")
+    gateway = parser.add_argument_group("gateway")
+    gateway.add_argument("--port", type=_port, default=8101, help="default 8101")
+    gateway.add_argument("--max-in-flight", type=_count, metavar="N", help="default: max-num-seqs")
+    gateway.add_argument("--max-queue", type=_count, metavar="N", help="429 beyond it; default 256")
+    load = parser.add_argument_group("people")
+    load.add_argument("--people", type=_count, default=4)
+    load.add_argument("--slow", type=_count, default=0)
+    load.add_argument("--think", type=_positive, default=8.0, metavar="S", help="mean think time (default 8 s)")
+    load.add_argument("--rate", type=_positive, metavar="R", help="open loop instead, requests per second")
+    load.add_argument("--workers", type=_count, default=1, metavar="N", help="load generator processes (default 1)")
+    load.add_argument("--seed", type=_count, default=1)
+    load.add_argument("--prompt-tokens", type=_count, metavar="N", help="median; default suits the device")
+    load.add_argument("--output-tokens", type=_count, metavar="N", help="median; default suits the device")
+    parser.add_argument("--record", metavar="FILE", type=Path, help="record from the start")
+
+
+def _settings(options: argparse.Namespace) -> StackSettings:
+    """The stack's settings. Paths are made absolute: the daemon works elsewhere."""
+    if options.max_num_seqs == 0 or options.workers == 0:
+        raise UsageError("--max-num-seqs and --workers must be at least 1.")
+    if options.engine_port == options.port:
+        raise UsageError("--engine-port and --port must differ: the gateway stands in front of the engine.")
+    model = options.model
+    if Path(model).is_dir():
+        model = str(Path(model).resolve())
+    return StackSettings(
+        model=model,
+        attach=options.attach,
+        drive=options.drive,
+        engine_python=os.path.abspath(options.engine_python) if options.engine_python else None,
+        engine_args=options.engine_arg,
+        engine_port=options.engine_port,
+        gateway_port=options.port,
+        device=options.device,
+        max_num_seqs=options.max_num_seqs,
+        max_model_len=options.max_model_len,
+        max_in_flight=options.max_in_flight,
+        max_queue=options.max_queue,
+        load=LoadSettings(
+            people=0 if options.attach and not options.drive else options.people,
+            slow=0 if options.attach and not options.drive else options.slow,
+            rate=options.rate,
+            think_s=options.think,
+            workers=options.workers,
+            seed=options.seed,
+            prompt_tokens=options.prompt_tokens,
+            output_tokens=options.output_tokens,
+        ),
+        record=str(options.record.resolve()) if options.record else None,
+    )
+
+
+def _bring_up(client: StackClient, options: argparse.Namespace) -> None:
+    """Check what can be checked, then start the daemon."""
+    from server.preflight import check
+
+    settings = _settings(options)
+    if settings.attach is None and not options.no_discover:
+        settings = _offer_attach(settings)
+    if settings.attach and settings.drive:
+        _confirm(f"Send load to {settings.attach}, which somebody else started?")
+    check(settings, client.paths)
+    client.start(settings)
+
+
+def _offer_attach(settings: StackSettings) -> StackSettings:
+    from server.engine.discover import discover
+
+    found = discover()
+    if not found:
+        return settings
+    first = found[0]
+    what = f"A vLLM server already runs at {first.url} ({first.model or 'model unknown'})."
+    if not sys.stdin.isatty():
+        print(f"{what} Attach to it with --attach {first.url}; going on with an engine of our own.", file=sys.stderr)
+        return settings
+    reply = input(f"{what}\nAttach to it, read-only? [Y/n] ").strip().lower()
+    if reply in {"", "y", "yes"}:
+        quiet = msgspec.structs.replace(settings.load, people=0, slow=0, rate=None)
+        return msgspec.structs.replace(settings, attach=first.url, load=quiet)
+    return settings
+
+
+def _confirm(question: str) -> None:
+    if not sys.stdin.isatty():
+        return
+    if input(f"{question} [y/N] ").strip().lower() not in {"y", "yes"}:
+        raise StackError("Nothing was started.")
+
+
+def _console(options: argparse.Namespace) -> int:
+    if options.json and not options.once:
+        raise UsageError("--json goes with --once.")
+    client = StackClient(default_paths())
+    if options.once:
+        return _print_snapshot(client, options.json)
+    _check_terminal()
+    if options.replay is not None:
+        from console.sources.replay import ReplaySource
+
+        return _open(ReplaySource(options.replay), client, ephemeral=False)
+    if client.running():
+        if options.attach or options.model != "auto":
+            print("spark-serve: a stack is running; opening it as it is (spark-serve down ends it).", file=sys.stderr)
+    else:
+        _bring_up(client, options)
+    from console.sources.live import LiveSource
+
+    return _open(LiveSource(client.paths.socket), client, ephemeral=options.ephemeral)
+
+
+def _open(source: object, client: StackClient, *, ephemeral: bool) -> int:
+    raise NotImplementedError(source, client, ephemeral)
+
+
+def _check_terminal() -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("The console needs a terminal; --once prints one frame without one.")
+    if os.environ.get("TERM", "") in {"", "dumb"}:
+        raise UsageError("This terminal cannot draw (TERM is dumb or unset); --once prints one frame.")
+    width, height = shutil.get_terminal_size()
+    if width < SMALLEST_TERMINAL[0] or height < SMALLEST_TERMINAL[1]:
+        least = "x".join(map(str, SMALLEST_TERMINAL))
+        raise StackError(f"The terminal is {width}x{height}; the console needs at least {least}. Make it larger.")
+
+
+def _print_snapshot(client: StackClient, as_json: bool) -> int:
+    from console.once import healthy, render_once
+
+    snapshot = client.snapshot()
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(snapshot)).decode())
+    else:
+        print(render_once(snapshot))
+    return 0 if healthy(snapshot) else 1
+
+
+def _up(options: argparse.Namespace) -> int:
+    import time
+
+    client = StackClient(default_paths())
+    if client.running():
+        raise StackError("A stack is already running; `spark-serve console` opens it, `spark-serve down` ends it.")
+    _bring_up(client, options)
+    if not options.wait:
+        print("The stack is coming up; `spark-serve console` shows it.")
+        return 0
+    said = ""
+    while True:
+        try:
+            snapshot = client.snapshot()
+        except StackError:
+            if not client.running():
+                raise StackError("The stack ended while it came up; see `spark-serve logs stack`.") from None
+            time.sleep(0.2)
+            continue
+        engine = snapshot.engine
+        running = next((stage.name for stage in reversed(engine.start.stages) if stage.end_s is None), "")
+        words = f"{engine.phase} {running}".strip()
+        if words != said:
+            print(f"{snapshot.uptime_s:6.1f} s  {words}", flush=True)
+            said = words
+        if engine.phase == "ready":
+            return 0
+        if engine.phase in {"failed", "no_engine", "down"}:
+            raise StackError(engine.error or "The engine did not come up.")
+        time.sleep(0.3)
+
+
+def _down(_: argparse.Namespace) -> int:
+    from server.leftovers import end_leftovers
+
+    client = StackClient(default_paths())
+    if client.running():
+        answer = client.send(commands.Down())
+        if not answer.ok:
+            raise StackError(answer.message)
+        if not client.stopped(DOWN_TIMEOUT_S):
+            raise StackError(f"The stack did not end within {DOWN_TIMEOUT_S:.0f} s; see `spark-serve logs stack`.")
+        print("The stack is down; no process of it is left.")
+        return 0
+    ended = end_leftovers(client.paths)
+    if ended:
+        print(f"No stack was running; ended {len(ended)} process(es) it had left behind: {', '.join(ended)}.")
+    else:
+        print("No stack is running.")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    return _print_snapshot(StackClient(default_paths()), options.json)
+
+
+def _send(command: commands.Command) -> int:
+    answer = StackClient(default_paths()).send(command)
+    if not answer.ok:
+        raise StackError(answer.message)
+    print(answer.message)
+    return 0
+
+
+def _send_burst(options: argparse.Namespace) -> int:
+    return _send(commands.Burst(options.count))
+
+
+def _send_slow(options: argparse.Namespace) -> int:
+    return _send(commands.Slow(options.count))
+
+
+def _send_people(options: argparse.Namespace) -> int:
+    return _send(commands.People(count=options.count))
+
+
+def _send_rate(options: argparse.Namespace) -> int:
+    if options.rate == "off":
+        return _send(commands.Rate(None))
+    try:
+        return _send(commands.Rate(_positive(options.rate)))
+    except ValueError:
+        raise UsageError("The rate is a positive number of requests per second, or `off`.") from None
+
+
+def _send_limits(options: argparse.Namespace) -> int:
+    if options.max_in_flight is None and options.max_queue is None:
+        raise UsageError("Give --max-in-flight, --max-queue or both.")
+    return _send(commands.Limits(options.max_in_flight, options.max_queue))
+
+
+def _send_restart(_: argparse.Namespace) -> int:
+    return _send(commands.Restart())
+
+
+def _send_marker(options: argparse.Namespace) -> int:
+    return _send(commands.Marker(" ".join(options.note)))
+
+
+def _send_record(options: argparse.Namespace) -> int:
+    path = str(options.file.resolve()) if options.file else None
+    return _send(commands.Record(on=not options.stop, path=path))
+
+
+def _logs(options: argparse.Namespace) -> int:
+    client = StackClient(default_paths())
+    if client.running():
+        lines = client.logs(options.child, options.lines)
+    else:
+        from server.engine.logfile import tail
+
+        path = client.paths.logs / f"{options.child}.log"
+        if not path.exists():
+            raise StackError(f"There is no log of {options.child} yet.")
+        lines = tail(path, options.lines)
+    print("\n".join(lines))
+    return 0

@@ -1,0 +1,1 @@
+"""Where snapshots come from: a live socket, a recording, or a script (tests)."""

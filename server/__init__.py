@@ -1,0 +1,1 @@
+"""The serving stack: engine, gateway, telemetry and the control socket, in processes of their own."""

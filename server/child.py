@@ -1,0 +1,99 @@
+"""A child of ours that speaks JSON lines: commands on its stdin, records on its stdout, prose on stderr into a log file.
+
+The gateway and the load workers are such children. They leave when their stdin ends, so none outlives the stack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+LINE_LIMIT_BYTES = 16 * 1024 * 1024
+
+
+class JsonChild:
+    """One process. `on_line` gets every line of its stdout, `on_exit` its return code, once."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        on_line: Callable[[bytes], None],
+        on_exit: Callable[[int], None],
+    ) -> None:
+        self.name = name
+        self.argv = list(argv)
+        self._log = log
+        self._on_line = on_line
+        self._on_exit = on_exit
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._encoder = msgspec.json.Encoder()
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid while it runs."""
+        if self._process is None or self._process.returncode is not None:
+            return None
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Start it in a session of its own, so that a signal to our terminal does not reach it."""
+        descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=descriptor,
+                start_new_session=True,
+                limit=LINE_LIMIT_BYTES,
+            )
+        finally:
+            os.close(descriptor)
+        self._reader = asyncio.create_task(self._read(self._process), name=f"{self.name} stdout")
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Write one command. A child that is gone loses it; its exit has been told."""
+        if self._process is None or self._process.stdin is None or self._process.returncode is not None:
+            return
+        if not self._process.stdin.is_closing():
+            self._process.stdin.write(self._encoder.encode(message) + b"\n")
+
+    async def stop(self, timeout_s: float) -> None:
+        """End its stdin, then SIGTERM, then SIGKILL, `timeout_s` seconds each at most; returns when it is reaped."""
+        process = self._process
+        if process is None:
+            return
+        if process.stdin is not None and not process.stdin.is_closing():
+            process.stdin.close()
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number is not None and process.returncode is None:
+                process.send_signal(number)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await process.wait()
+                break
+            except TimeoutError:
+                continue
+        if self._reader is not None:
+            await self._reader
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # a line over the limit: asyncio has dropped it
+                continue
+            if not line:
+                break
+            self._on_line(line)
+        self._on_exit(await process.wait())

@@ -1,0 +1,134 @@
+"""Where things live, and the frozen settings of one stack."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import platformdirs
+
+SOCKET_PATH_LIMIT = 107
+"""sun_path holds 108 bytes with its terminator (unix(7))."""
+
+
+class SettingError(ValueError):
+    """A setting that cannot work; its text is one sentence that says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The folders of one installation. `SPARK_SERVE_HOME` puts them all under one roof (tests, several stacks)."""
+
+    data: Path
+    """Engine environments and prepared models: large, survives."""
+    state: Path
+    """Logs, recordings, start timings."""
+    runtime: Path
+    """Socket and pid file, mode 0700."""
+
+    @property
+    def engines(self) -> Path:
+        return self.data / "engines"
+
+    @property
+    def models(self) -> Path:
+        return self.data / "models"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def recordings(self) -> Path:
+        return self.state / "recordings"
+
+    @property
+    def starts(self) -> Path:
+        """Stage times of earlier engine starts, one JSON file a configuration."""
+        return self.state / "starts"
+
+    @property
+    def socket(self) -> Path:
+        return self.runtime / "stack.sock"
+
+    @property
+    def pidfile(self) -> Path:
+        """JSON: pids and start times of the stack and its children, to find leftovers by."""
+        return self.runtime / "stack.json"
+
+    def make(self) -> None:
+        """Create the folders; the runtime folder belongs to this user alone.
+
+        Raises SettingError when the socket's path would be too long for the kernel or the folder is somebody else's.
+        """
+        for folder in (self.data, self.state, self.logs, self.recordings, self.starts):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self.runtime.stat().st_uid != os.getuid():
+            raise SettingError(f"{self.runtime} belongs to another user; set SPARK_SERVE_HOME to a folder of yours.")
+        self.runtime.chmod(0o700)
+        if len(os.fsencode(self.socket)) > SOCKET_PATH_LIMIT:
+            raise SettingError(
+                f"The socket path {self.socket} is longer than {SOCKET_PATH_LIMIT} bytes; "
+                "set SPARK_SERVE_HOME to a shorter folder."
+            )
+
+
+def default_paths() -> Paths:
+    """The platform's folders, or those under `SPARK_SERVE_HOME`."""
+    home = os.environ.get("SPARK_SERVE_HOME")
+    if home:
+        root = Path(home).expanduser().resolve()
+        return Paths(data=root / "data", state=root / "state", runtime=root / "run")
+    dirs = platformdirs.PlatformDirs("spark-serve", appauthor=False)
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    base = Path(runtime) / "spark-serve" if runtime else Path(f"/tmp/spark-serve-{os.getuid()}")  # noqa: S108 - 0700, owner checked
+    return Paths(data=Path(dirs.user_data_dir), state=Path(dirs.user_state_dir), runtime=base)
+
+
+class LoadSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The people a stack starts with."""
+
+    people: int = 4
+    slow: int = 0
+    rate: float | None = None
+    think_s: float = 8.0
+    """Mean of the exponential think time between two requests of a person, seconds."""
+    workers: int = 1
+    seed: int = 1
+    prompt_tokens: int | None = None
+    """Median prompt length; None picks one that suits the device."""
+    output_tokens: int | None = None
+    """Median reply length; None picks one that suits the device."""
+
+
+class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a stack is started with. Written to the daemon as JSON."""
+
+    model: str = "auto"
+    """Hub name, folder, `shape:NAME`, `smollm2`, or `auto`."""
+    attach: str | None = None
+    """URL of an engine that somebody else started."""
+    drive: bool = False
+    """Allow load on an attached engine."""
+    engine_python: str | None = None
+    engine_args: list[str] = []
+    engine_host: str = "127.0.0.1"
+    engine_port: int = 8100
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = 8101
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    max_num_seqs: int | None = None
+    """None: 64 on a GPU, 8 on a CPU."""
+    max_model_len: int | None = None
+    max_in_flight: int | None = None
+    """None: the engine's max-num-seqs, so that the waiting happens where the policy is."""
+    max_queue: int | None = None
+    """None: 256, and never under 4 x max_in_flight."""
+    load: LoadSettings = LoadSettings()
+    interval_s: float = 0.5
+    """Seconds between two snapshots."""
+    record: str | None = None

@@ -1,0 +1,174 @@
+"""The socket's API: a Unix domain socket, mode 0600, spoken by consoles, CLI verbs and curl alike.
+
+    GET  /v1/snapshot                one Snapshot as JSON
+    GET  /v1/snapshots?history=150   JSON lines: up to that many past snapshots, then one a tick
+    GET  /v1/requests?limit=200      the latest finished requests, joined, newest last
+    GET  /v1/logs?child=engine&lines=200
+    POST /v1/commands                one `server.commands.Command`; answers an `Answer`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from server.commands import Answer, Command, command_decoder
+from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_encoder
+
+HISTORY_S = 300.0
+"""How far back a console that attaches can look."""
+
+
+class Feed:
+    """The latest snapshots as encoded lines, and the wake-up for those who stream them."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._lines: deque[bytes] = deque(maxlen=max(1, round(HISTORY_S / interval_s)))
+        self._count = 0
+        self._changed = asyncio.Condition()
+        self._closed = False
+        self.latest: Snapshot | None = None
+
+    async def publish(self, snapshot: Snapshot) -> None:
+        line = snapshot_encoder.encode(snapshot) + b"\n"
+        async with self._changed:
+            self._lines.append(line)
+            self._count += 1
+            self.latest = snapshot
+            self._changed.notify_all()
+
+    def history(self, count: int) -> list[bytes]:
+        """At most `count` lines spread evenly over what is kept, oldest first, the newest always among them."""
+        lines = list(self._lines)
+        if count <= 0 or not lines:
+            return []
+        step = max(1, -(-len(lines) // count))
+        return lines[::-1][::step][::-1]
+
+    async def lines(self, history: int) -> AsyncIterator[bytes]:
+        """Past lines, then each new one. A reader that is too slow gets the newest, not a backlog."""
+        seen = self._count
+        for line in self.history(history):
+            yield line
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._closed or self._count > seen)
+                if self._closed:
+                    return
+                seen = self._count
+                line = self._lines[-1]
+            yield line
+
+    async def close(self) -> None:
+        """End every stream."""
+        async with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+Execute = Callable[[Command], Awaitable[Answer]]
+
+
+def application(
+    feed: Feed,
+    execute: Execute,
+    requests: Callable[[int], list[JoinedRequest]],
+    log_tail: Callable[[str, int], list[str] | None],
+) -> Starlette:
+    """The ASGI application behind the socket."""
+
+    def answer(value: object, status: int = 200) -> Response:
+        return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+    def number(request: Request, name: str, default: int, most: int) -> int:
+        text = request.query_params.get(name, "")
+        return min(int(text), most) if text.isdecimal() else default
+
+    async def snapshot(_: Request) -> Response:
+        if feed.latest is None:
+            return answer(Answer(ok=False, message="No snapshot yet; ask again in a second."), 503)
+        return Response(snapshot_encoder.encode(feed.latest), media_type="application/json")
+
+    async def snapshots(request: Request) -> Response:
+        return StreamingResponse(feed.lines(number(request, "history", 0, 600)), media_type="application/x-ndjson")
+
+    async def joined(request: Request) -> Response:
+        return answer(requests(number(request, "limit", 200, 2000)))
+
+    async def logs(request: Request) -> Response:
+        child = request.query_params.get("child", "engine")
+        lines = log_tail(child, number(request, "lines", 200, 5000))
+        if lines is None:
+            return answer(Answer(ok=False, message=f"There is no log named {child!r}."), 404)
+        return answer(lines)
+
+    async def commands(request: Request) -> Response:
+        try:
+            command = command_decoder.decode(await request.body())
+        except msgspec.DecodeError as error:
+            return answer(Answer(ok=False, message=f"That is not a command: {error}."), 400)
+        result = await execute(command)
+        return answer(result, 200 if result.ok else 409)
+
+    return Starlette(
+        routes=[
+            Route("/v1/snapshot", snapshot),
+            Route("/v1/snapshots", snapshots),
+            Route("/v1/requests", joined),
+            Route("/v1/logs", logs),
+            Route("/v1/commands", commands, methods=["POST"]),
+        ]
+    )
+
+
+def bind(path: Path) -> socket.socket:
+    """A listening Unix socket at `path`, mode 0600 from its first moment; replaces a stale one.
+
+    Raises OSError when a live process listens there.
+    """
+    probe = socket.socket(socket.AF_UNIX)
+    try:
+        probe.connect(os.fspath(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        path.unlink(missing_ok=True)
+    else:
+        raise OSError(f"a stack already listens on {path}")
+    finally:
+        probe.close()
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listener.bind(os.fspath(path))
+    finally:
+        os.umask(before)
+    listener.listen(64)
+    listener.setblocking(False)
+    return listener
+
+
+@asynccontextmanager
+async def serve(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve until the block ends; streams still open then are cut, the path is removed."""
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]  # the stack owns its signals
+    path = listener.getsockname()
+    task = asyncio.create_task(server.serve(sockets=[listener]), name="control")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+        Path(path).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""vLLM: its environment, models, launch and cold start."""

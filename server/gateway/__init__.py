@@ -1,0 +1,1 @@
+"""The OpenAI-compatible gateway: admission queue, streaming relay, stage clock, metrics."""

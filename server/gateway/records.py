@@ -1,0 +1,72 @@
+"""What the gateway writes down and takes: one record a request out, commands in, as JSON lines.
+
+Stamps are `time.monotonic()` seconds of one host and compare with loadgen's. None where it never happened.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+GatewayOutcome = Literal["completed", "rejected", "failed", "cancelled", "expired"]
+"""The one terminal state of a request: `completed` (finish_reason relayed, no error event), `rejected` (never admitted:
+queue full, engine down, bad request), `failed` (admitted, and the engine or the connection to it failed),
+`cancelled` (the client left, queued or streaming), `expired` (its deadline passed)."""
+
+EngineState = Literal["starting", "ready", "down"]
+
+
+class GatewayRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="gateway"):
+    """The stage clock of one finished request."""
+
+    request_id: str
+    trace_id: str
+    """32 hex digits of the `traceparent` sent upstream."""
+    route: str
+    stream: bool
+    accepted: float
+    """The request's headers were parsed."""
+    queued: float | None = None
+    """It was read and checked, and waits for admission."""
+    admitted: float | None = None
+    upstream_sent: float | None = None
+    """The last byte of the upstream request was handed to the kernel."""
+    first_token: float | None = None
+    """First event with a token came from upstream."""
+    last_token: float | None = None
+    upstream_done: float | None = None
+    """Last byte from upstream."""
+    done: float
+    """Last byte handed to the kernel, or the request ended otherwise."""
+    paused_s: float = 0.0
+    """Seconds in which reading from upstream was paused for a slow client."""
+    outcome: GatewayOutcome
+    reason: str = ""
+    """Machine-readable: queue_full, engine_starting, engine_down, bad_request, upstream_error, stream_cut, client_left, ..."""
+    status: int | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+    engine_queue_s: float | None = None
+    """In-band from the engine (vLLM >= 0.27 with --enable-per-request-metrics), seconds."""
+    prefill_s: float | None = None
+    decode_s: float | None = None
+
+
+class SetLimits(msgspec.Struct, frozen=True, tag_field="op", tag="limits"):
+    """Change admission on the running gateway; None leaves a limit as it is."""
+
+    max_in_flight: int | None = None
+    max_queue: int | None = None
+
+
+class SetEngine(msgspec.Struct, frozen=True, tag_field="op", tag="engine"):
+    """Tell the gateway how the engine is. While it starts or is down, requests wait in the queue (`hold`) or get 503."""
+
+    state: EngineState
+    url: str | None = None
+    hold: bool = True
+
+
+GatewayCommand = SetLimits | SetEngine

@@ -1,0 +1,1 @@
+"""One module an engine family: which metric names mean what."""

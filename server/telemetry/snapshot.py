@@ -1,0 +1,348 @@
+"""The Snapshot: one frozen, versioned structure for live view, recording, replay, report and tests.
+
+Every figure is a `Value` or `Quantiles`, carrying its age, sample count, window and source. Absent is absent
+(`v is None`, with `why`), never 0. Units stand in the field names; shares are 0..1.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+Source = Literal["engine", "gateway", "load", "nvml", "gpm", "host", "config", "trace", "stack"]
+"""Where a figure comes from: engine = its /metrics, trace = exact per-request engine times (in-band or OTLP)."""
+
+
+class Value(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """One reading."""
+
+    v: float | None = None
+    src: Source = "stack"
+    age_s: float = 0.0
+    """Seconds since it was read, when the snapshot was made."""
+    n: int | None = None
+    """Samples behind it, where it is a statistic."""
+    window_s: float | None = None
+    """Seconds it was taken over; None for an instantaneous reading."""
+    why: str = ""
+    """Why it is absent, or what it is worth when it is a guess."""
+
+
+class Quantiles(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """A distribution over a window, in the unit of the field's name. p95 needs n >= 100 and p99 n >= 500, else None."""
+
+    n: int = 0
+    window_s: float = 30.0
+    src: Source = "load"
+    age_s: float = 0.0
+    mean: float | None = None
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    max: float | None = None
+    exact: bool = True
+    """False: from histogram buckets (quantiles interpolated) or only a mean."""
+    why: str = ""
+
+
+ABSENT = Value()
+NO_QUANTILES = Quantiles()
+
+Phase = Literal["no_engine", "preparing", "starting", "ready", "stopping", "down", "failed"]
+"""no_engine: nothing installed; preparing: making the model's files; failed: gave up, see `error`."""
+
+StageMark = Literal["done", "running", "todo"]
+
+
+class StartStage(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """One stage of a cold start."""
+
+    name: str
+    begin_s: float
+    """Seconds since the start began."""
+    end_s: float | None = None
+    """None while it runs."""
+    detail: str = ""
+
+
+class ColdStart(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """The running start, or the latest one."""
+
+    kind: str = "process-cold"
+    elapsed_s: float = 0.0
+    finished: bool = False
+    stages: list[StartStage] = []
+    previous: list[StartStage] = []
+    """The stages of the start before this one, for comparison; empty if there was none."""
+
+
+class Engine(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """What runs the model: facts first, then readings."""
+
+    phase: Phase = "down"
+    error: str = ""
+    """One sentence on why it is down or failed, and what to do."""
+    model: str = ""
+    """Display name, e.g. `SmolLM2-135M-Instruct` or `qwen3-8b`."""
+    model_kind: Literal["hub", "embedded", "shape", "folder", "attached", ""] = ""
+    """shape: random weights; the header says so."""
+    name: str = "vLLM"
+    version: str = ""
+    device: str = ""
+    """e.g. `NVIDIA H100 80GB HBM3` or `CPU`."""
+    url: str = ""
+    pid: int | None = None
+    attached: bool = False
+    """Somebody else started it: read-only unless driven."""
+    argv: list[str] = []
+    max_num_seqs: Value = ABSENT
+    max_num_batched_tokens: Value = ABSENT
+    max_model_len: Value = ABSENT
+    kv_tokens: Value = ABSENT
+    """KV cache's size in tokens."""
+    healthy: bool | None = None
+    """Answer of /health; None if not asked."""
+    heartbeat_age_s: float | None = None
+    """Seconds since the iteration counter moved while requests were running; None when nothing runs."""
+    stage_times: Literal["in-band", "otlp", "windowed", ""] = ""
+    """How per-request engine times are had; windowed = means only."""
+    running: Value = ABSENT
+    waiting: Value = ABSENT
+    kv_usage: Value = ABSENT
+    preemptions_per_min: Value = ABSENT
+    prompt_tokens_per_s: Value = ABSENT
+    generation_tokens_per_s: Value = ABSENT
+    tokens_per_step: Value = ABSENT
+    steps_per_s: Value = ABSENT
+    prefix_hit_share: Value = ABSENT
+    ttft_s: Quantiles = NO_QUANTILES
+    """The server's own time to first token (from histogram buckets)."""
+    itl_s: Quantiles = NO_QUANTILES
+    queue_s: Quantiles = NO_QUANTILES
+    prefill_s: Quantiles = NO_QUANTILES
+    decode_s: Quantiles = NO_QUANTILES
+    front_end_s: Value = ABSENT
+    """e2e - queue - inference from the engine's own sums over the window, mean seconds."""
+    flops_per_s: Value = ABSENT
+    bytes_per_s: Value = ABSENT
+    start: ColdStart = ColdStart()
+
+
+class People(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """Who is out there, from our own load generator. All absent when it does not run."""
+
+    mode: Literal["closed", "open", "none"] = "none"
+    people: Value = ABSENT
+    thinking: Value = ABSENT
+    slow: Value = ABSENT
+    in_flight: Value = ABSENT
+    held: Value = ABSENT
+    """Connections slow readers still hold."""
+    rate_asked_per_s: Value = ABSENT
+    sent_per_s: Value = ABSENT
+    sent_total: int = 0
+    outcomes: dict[str, int] = {}
+    """Totals by outcome; with in_flight they sum to sent_total."""
+    loop_lag_ms: Value = ABSENT
+    cpu_share: Value = ABSENT
+
+
+class Queue(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """The gateway and its admission queue."""
+
+    url: str = ""
+    policy: str = "fifo"
+    depth: Value = ABSENT
+    in_flight: Value = ABSENT
+    max_in_flight: Value = ABSENT
+    max_queue: Value = ABSENT
+    oldest_s: Value = ABSENT
+    wait_s: Quantiles = NO_QUANTILES
+    arrivals_per_s: Value = ABSENT
+    refused_share: Value = ABSENT
+    """Rejected / arrived over the window."""
+    failed_share: Value = ABSENT
+    held: Value = ABSENT
+    """Replies finished by the engine, not yet taken by their clients."""
+    buffered_bytes: Value = ABSENT
+    connections: Value = ABSENT
+    arrived_total: int = 0
+    outcomes: dict[str, int] = {}
+
+
+class Feel(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """What people feel, measured at the client (or at the gateway for clients that are not ours: src says)."""
+
+    ttft_s: Quantiles = NO_QUANTILES
+    tpot_s: Quantiles = NO_QUANTILES
+    gap_s: Quantiles = NO_QUANTILES
+    """Raw gaps between token events."""
+    e2e_s: Quantiles = NO_QUANTILES
+    tokens_per_s: Value = ABSENT
+    attainment: Value = ABSENT
+    """good / due over the window, 0..1."""
+    goodput_per_s: Value = ABSENT
+
+
+class StageTime(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """One stage's share of a mean request."""
+
+    name: str
+    mean_s: float | None = None
+    n: int = 0
+    exact: bool = True
+    """False: a windowed mean, not joined request by request."""
+
+
+class Breakdown(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """Where a request's time goes: stages in order, the last one `unattributed`, over requests that finished ok."""
+
+    e2e_s: float | None = None
+    n: int = 0
+    window_s: float = 30.0
+    stages: list[StageTime] = []
+    why: str = ""
+
+
+class Little(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """Little's law: rate x mean time = people inside, against an independent count."""
+
+    expected: float | None = None
+    counted: float | None = None
+    window_s: float = 60.0
+    n: int = 0
+
+    @property
+    def error(self) -> float | None:
+        """(expected - counted) / counted, or None."""
+        if self.expected is None or not self.counted:
+            return None
+        return (self.expected - self.counted) / self.counted
+
+
+class Gpu(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """One device. `why` of an absent value says what the device or the driver lacks."""
+
+    index: int
+    name: str = ""
+    busy: Value = ABSENT
+    """NVML utilization: share of time in which at least one kernel ran. Not SM activity."""
+    sm_active: Value = ABSENT
+    sm_occupancy: Value = ABSENT
+    tensor: Value = ABSENT
+    dram: Value = ABSENT
+    power_w: Value = ABSENT
+    power_limit_w: Value = ABSENT
+    sm_clock_mhz: Value = ABSENT
+    temp_c: Value = ABSENT
+    mem_used_bytes: Value = ABSENT
+    mem_total_bytes: Value = ABSENT
+    unified: bool = False
+    """Memory is the host's (GB10): mem_* come from /proc/meminfo."""
+    mfu: Value = ABSENT
+    mbu: Value = ABSENT
+
+
+class Host(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """The machine and our processes on it. CPU in cores (1.0 = one core busy)."""
+
+    cores: int = 0
+    cpu_share: Value = ABSENT
+    mem_available_bytes: Value = ABSENT
+    mem_total_bytes: Value = ABSENT
+    engine_cpu_cores: Value = ABSENT
+    gateway_cpu_cores: Value = ABSENT
+    load_cpu_cores: Value = ABSENT
+    stack_cpu_cores: Value = ABSENT
+
+
+VerdictWord = Literal["IDLE", "GOOD", "BENDING", "BROKEN", "STALLED", "STARTING", "DOWN", "UNKNOWN"]
+
+
+class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """One word, and the reason in one clause. UNKNOWN: too few requests to judge."""
+
+    word: VerdictWord = "UNKNOWN"
+    reason: str = ""
+    since_s: float = 0.0
+    attainment: Value = ABSENT
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """Something a person or the system did; marks every chart."""
+
+    at: float
+    """Monotonic seconds."""
+    wall: float
+    kind: str
+    """burst, slow, people, restart, policy, started, died, marker, .."""
+    text: str
+    mark: str
+    """One letter for the charts."""
+
+
+class SourceState(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """How well a source answers."""
+
+    ok: bool
+    age_s: float | None = None
+    """Seconds since its last good reading."""
+    detail: str = ""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Everything the cockpit shows at one moment."""
+
+    schema_version: int = SCHEMA_VERSION
+    seq: int
+    at: float
+    """Monotonic seconds of the stack's host."""
+    wall: float
+    """Unix seconds, a label only."""
+    uptime_s: float = 0.0
+    read_only: str = ""
+    """Why acting is disabled (somebody else's engine, a replay); empty when it is allowed."""
+    recording_s: float | None = None
+    """Seconds recorded so far; None when not recording."""
+    verdict: Verdict = Verdict()
+    limit: str = "not evaluated"
+    people: People = People()
+    queue: Queue = Queue()
+    engine: Engine = Engine()
+    feel: Feel = Feel()
+    breakdown: Breakdown = Breakdown()
+    little: Little = Little()
+    gpus: list[Gpu] = []
+    gpu_note: str = ""
+    """Why there is no GPU reading, e.g. `no NVIDIA driver on this machine`."""
+    host: Host = Host()
+    events: list[Event] = []
+    """The latest, oldest first, at most 20."""
+    sources: dict[str, SourceState] = {}
+
+
+class JoinedRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, eq=False):
+    """One finished request with everything known of it, seconds relative to `at`."""
+
+    request_id: str
+    at: float
+    """Monotonic seconds of its scheduled start (or of its accept, for clients that are not ours)."""
+    who: str = ""
+    behaviour: str = ""
+    outcome: str = ""
+    reason: str = ""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+    stages: dict[str, float] = {}
+    """Stage name -> seconds, in order; see `server.telemetry.join.STAGES`."""
+    exact: bool = False
+
+
+snapshot_encoder = msgspec.json.Encoder()
+snapshot_decoder = msgspec.json.Decoder(Snapshot)
