@@ -1,0 +1,24 @@
+"""What can be known to fail before anything is started: one sentence now beats a dead daemon in a minute."""
+
+from __future__ import annotations
+
+from server.config import Paths, SettingError, StackSettings
+from server.engine.discover import probe
+from server.engine.environment import find_environment
+from server.engine.models import check_model
+from server.supervisor import port_in_use
+
+
+def check(settings: StackSettings, paths: Paths) -> None:
+    """Raises SettingError or EngineError with one sentence that says what is wrong and what to do."""
+    ports = [("--port", settings.gateway_host, settings.gateway_port)]
+    if settings.attach is not None:
+        probe(settings.attach)
+    else:
+        environment = find_environment(settings, paths)
+        check_model(settings, environment, paths)
+        ports.append(("--engine-port", settings.engine_host, settings.engine_port))
+    for flag, host, port in ports:
+        holder = port_in_use(host, port)
+        if holder is not None:
+            raise SettingError(f"Port {port} is in use{holder and f' by {holder}'}; free it or choose another with {flag}.")

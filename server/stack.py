@@ -1,0 +1,406 @@
+"""The daemon: brings engine, gateway, load and telemetry up, watches them, carries out commands, takes all of it down.
+
+It owns every process it starts and no other. A console is a guest: losing one changes nothing here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from loadgen import records as load
+from loadgen.slo import CHAT
+from server import commands, leftovers
+from server.child import JsonChild
+from server.commands import Answer, Command
+from server.config import Paths, StackSettings
+from server.control import Feed, application, bind, serve
+from server.engine.lifecycle import AttachedEngine, Lifecycle, OwnEngine
+from server.engine.logfile import tail
+from server.gateway import records as gateway
+from server.supervisor import become_subreaper
+from server.telemetry.collector import Collector, Facts
+from server.telemetry.otlp import OtlpReceiver
+from server.telemetry.recording import Recorder, RecordingError
+from server.telemetry.snapshot import Event
+
+READ_ONLY = "Somebody else started this engine: it is only watched. --drive allows load."
+NOT_OURS = "Somebody else started this engine; it cannot be restarted from here."
+LOGS = ("engine", "gateway", "load", "stack")
+MARKS = {"burst": "b", "slow": "s", "people": "p", "rate": "p", "restart": "c", "limits": "l", "marker": "m"}
+CHILD_STOP_S = 5.0
+
+
+class _Listening(msgspec.Struct, frozen=True, tag_field="type", tag="listening"):
+    """The gateway's first line."""
+
+    port: int
+
+
+_gateway_lines = msgspec.json.Decoder(gateway.GatewayRecord | _Listening)
+_load_lines = msgspec.json.Decoder(load.LoadRecord)
+
+
+class Stack:
+    """One running stack."""
+
+    def __init__(self, settings: StackSettings, paths: Paths) -> None:
+        self.settings = settings
+        self.paths = paths
+        self._began = time.monotonic()
+        self._feed = Feed(settings.interval_s)
+        self._collector = Collector(slo=CHAT)
+        self._events: deque[Event] = deque(maxlen=20)
+        self._stopping = asyncio.Event()
+        self._driving = settings.drive or settings.attach is None
+        self._gateway: JsonChild | None = None
+        self._gateway_port = settings.gateway_port
+        self._gateway_up = asyncio.Event()
+        self._workers: list[JsonChild] = []
+        self._people = settings.load.people
+        self._slow = settings.load.slow
+        self._rate = settings.load.rate
+        self._recorder: Recorder | None = None
+        self._recording_since = 0.0
+        self._seq = 0
+        self._engine: Lifecycle
+        self._restarting: asyncio.Task[None] | None = None
+
+    # life
+
+    async def run(self) -> int:
+        """Live until told to go (a Down command, SIGTERM, SIGINT). Returns the exit code."""
+        become_subreaper()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        listener = bind(self.paths.socket)
+        code = 0
+        async with contextlib.AsyncExitStack() as cleanup:
+            spans = await cleanup.enter_async_context(OtlpReceiver(self._collector.on_engine_times))
+            self._engine = self._make_engine(spans.endpoint)
+            app = application(self._feed, self.execute, self._collector.requests, self._log_tail)
+            await cleanup.enter_async_context(serve(app, listener))
+            ticker = asyncio.create_task(self._tick(), name="tick")
+            engine = asyncio.create_task(self._bring_up(), name="engine")
+            self._note_pids()
+            stopped = asyncio.create_task(self._stopping.wait(), name="stopping")
+            try:
+                await asyncio.wait({ticker, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                if ticker.done():
+                    code = 1
+                    _say(f"the measuring loop ended: {ticker.exception()!r}")
+            finally:
+                for task in (engine, self._restarting):
+                    if task is not None:
+                        task.cancel()
+                        with contextlib.suppress(asyncio.CancelledError, Exception):
+                            await task
+                await self._take_down()
+                ticker.cancel()
+                stopped.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await ticker
+                await self._feed.close()
+        self.paths.pidfile.unlink(missing_ok=True)
+        return code
+
+    def _make_engine(self, otlp_endpoint: str) -> Lifecycle:
+        changed = self._engine_changed
+        if self.settings.attach is not None:
+            return AttachedEngine(self.settings.attach, changed)
+        return OwnEngine(self.settings, self.paths, otlp_endpoint, changed)
+
+    async def _bring_up(self) -> None:
+        try:
+            if self.settings.record is not None:
+                self._start_recording(Path(self.settings.record))
+            await self._start_gateway()
+            await self._engine.start()
+        except Exception as error:  # a failure here must reach the screen, not end the daemon
+            _say(f"bring-up failed: {error!r}")
+            self._event("died", f"bring-up failed: {error}", "x")
+            self._engine.fail(str(error))
+
+    async def _take_down(self) -> None:
+        for worker in self._workers:
+            worker.send(load.Stop())
+        await asyncio.gather(*(worker.stop(CHILD_STOP_S) for worker in self._workers))
+        await self._engine.stop()
+        if self._gateway is not None:
+            await self._gateway.stop(CHILD_STOP_S)
+        if self._recorder is not None:
+            self._recorder.close()
+
+    # children
+
+    async def _start_gateway(self) -> None:
+        argv = [sys.executable, "-m", "server.gateway", "--host", self.settings.gateway_host]
+        argv += ["--port", str(self.settings.gateway_port), "--engine-url", self._engine.url]
+        argv += ["--max-in-flight", str(self._engine.default_in_flight), "--max-queue", str(self._max_queue)]
+        argv += ["--engine-state", "starting"]
+        self._gateway = JsonChild(
+            "gateway",
+            argv,
+            log=self.paths.logs / "gateway.log",
+            on_line=self._gateway_line,
+            on_exit=lambda code: self._child_ended("gateway", code),
+        )
+        await self._gateway.start()
+        self._note_pids()
+
+    @property
+    def _max_queue(self) -> int:
+        if self.settings.max_queue is not None:
+            return self.settings.max_queue
+        return max(256, 4 * self._engine.default_in_flight)
+
+    def _gateway_line(self, line: bytes) -> None:
+        try:
+            record = _gateway_lines.decode(line)
+        except msgspec.DecodeError as error:
+            _say(f"gateway wrote a line that is no record: {error}")
+            return
+        if isinstance(record, _Listening):
+            self._gateway_port = record.port
+            self._gateway_up.set()
+            return
+        if record.first_token is not None:
+            self._engine.first_token(record.first_token)
+        self._collector.on_gateway(record)
+
+    async def _start_load(self) -> None:
+        """Start the workers once the model's name is known; they outlive engine restarts."""
+        await self._gateway_up.wait()
+        settings = self.settings.load
+        prompt, output = self._engine.default_lengths
+        for index in range(settings.workers):
+            argv = [sys.executable, "-m", "loadgen.worker", "--url", self._gateway_url, "--model", self._engine.served_name]
+            argv += ["--worker", str(index), "--seed", str(settings.seed), "--think", str(settings.think_s)]
+            argv += ["--people", str(self._share(self._people, index)), "--slow", str(self._share(self._slow, index))]
+            argv += ["--prompt-tokens", str(settings.prompt_tokens or prompt)]
+            argv += ["--output-tokens", str(settings.output_tokens or output)]
+            argv += ["--context", str(self._engine.context_tokens)]
+            if self._rate is not None:
+                argv += ["--rate", str(self._rate / settings.workers)]
+            worker = JsonChild(
+                f"load {index}",
+                argv,
+                log=self.paths.logs / "load.log",
+                on_line=self._load_line,
+                on_exit=lambda code, index=index: self._child_ended(f"load {index}", code),  # type: ignore[misc]
+            )
+            await worker.start()
+            self._workers.append(worker)
+        self._note_pids()
+
+    def _share(self, total: int, index: int) -> int:
+        """Worker `index`'s part of a whole number, the first ones taking the rest."""
+        base, rest = divmod(total, self.settings.load.workers)
+        return base + (1 if index < rest else 0)
+
+    def _load_line(self, line: bytes) -> None:
+        try:
+            self._collector.on_load(_load_lines.decode(line))
+        except msgspec.DecodeError as error:
+            _say(f"load wrote a line that is no record: {error}")
+
+    def _child_ended(self, name: str, code: int) -> None:
+        if not self._stopping.is_set():
+            _say(f"{name} ended with code {code}")
+            self._event("died", f"{name} ended with code {code}; see `spark-serve logs {name.split()[0]}`", "x")
+            self._note_pids()
+
+    @property
+    def _gateway_url(self) -> str:
+        return f"http://{self.settings.gateway_host}:{self._gateway_port}"
+
+    def _engine_changed(self, what: str) -> None:
+        """The engine moved to another phase: tell the gateway, and the charts."""
+        phase = self._engine.phase
+        if self._gateway is not None:
+            ready = phase == "ready"
+            starting = phase in {"preparing", "starting", "stopping"}
+            state: gateway.EngineState = "ready" if ready else "starting" if starting else "down"
+            self._gateway.send(gateway.SetEngine(state, self._engine.url if ready else None))
+        if phase == "ready":
+            self._collector.reset_engine()
+            if self._driving and not self._workers:
+                self._restarting = asyncio.create_task(self._start_load(), name="load")
+        if what:
+            self._event("engine", what, "e")
+        self._note_pids()
+
+    def _note_pids(self) -> None:
+        processes = {"stack": os.getpid(), **self._engine.pids}
+        if self._gateway is not None and self._gateway.pid:
+            processes["gateway"] = self._gateway.pid
+        processes.update({worker.name: worker.pid for worker in self._workers if worker.pid})
+        leftovers.note(self.paths.pidfile, processes)
+
+    # telemetry
+
+    async def _tick(self) -> None:
+        """One snapshot an interval; a slow scrape skips ticks rather than piling them up."""
+        async with httpx.AsyncClient(timeout=1.0) as http:
+            due = time.monotonic()
+            while True:
+                engine_url = self._engine.url if self._engine.scrapes else None
+                await self._collector.scrape(http, engine_url, self._gateway_url if self._gateway_up.is_set() else None)
+                self._seq += 1
+                snapshot = self._collector.snapshot(self._facts(), time.monotonic(), time.time())
+                await self._feed.publish(snapshot)
+                if self._recorder is not None:
+                    self._recorder.write(snapshot)
+                due = max(due + self.settings.interval_s, time.monotonic())
+                await asyncio.sleep(due - time.monotonic())
+
+    def _facts(self) -> Facts:
+        workers = [worker.pid for worker in self._workers if worker.pid]
+        return Facts(
+            seq=self._seq,
+            uptime_s=time.monotonic() - self._began,
+            read_only="" if self._driving else READ_ONLY,
+            recording_s=time.monotonic() - self._recording_since if self._recorder is not None else None,
+            engine=self._engine.facts(time.monotonic()),
+            gateway_url=self._gateway_url if self._gateway_up.is_set() else "",
+            events=list(self._events),
+            stack_pid=os.getpid(),
+            gateway_pid=self._gateway.pid if self._gateway is not None else None,
+            load_pids=workers,
+            engine_pid=self._engine.pids.get("engine"),
+        )
+
+    def _event(self, kind: str, text: str, mark: str) -> None:
+        self._events.append(Event(at=time.monotonic(), wall=time.time(), kind=kind, text=text, mark=mark))
+
+    def _log_tail(self, child: str, lines: int) -> list[str] | None:
+        path = self.paths.logs / f"{child}.log"
+        if child not in LOGS or not path.exists():
+            return None
+        return tail(path, lines)
+
+    # commands
+
+    async def execute(self, command: Command) -> Answer:
+        """Carry out one command. Refusals say why in a sentence."""
+        if isinstance(command, commands.Down):
+            self._stopping.set()
+            return Answer(ok=True, message="Going down.")
+        if isinstance(command, commands.Marker):
+            return self._done("marker", command.note or "marker")
+        if isinstance(command, commands.Record):
+            return self._record(command)
+        if isinstance(command, commands.Limits):
+            return self._limits(command)
+        if isinstance(command, commands.Drive):
+            return await self._drive(command)
+        if isinstance(command, commands.Restart):
+            return self._restart(command)
+        return self._load(command)
+
+    def _load(self, command: commands.People | commands.Slow | commands.Rate | commands.Burst) -> Answer:
+        if not self._driving:
+            return Answer(ok=False, message=READ_ONLY)
+        if not self._workers:
+            return Answer(ok=False, message="There are no people yet: the engine has not been ready so far.")
+        if isinstance(command, commands.Burst):
+            count = command.count or 3 * self._engine.default_in_flight
+            self._tell(count, load.Burst)
+            return self._done("burst", f"burst +{count}")
+        if isinstance(command, commands.Rate):
+            self._rate = command.per_second
+            for worker in self._workers:
+                share = None if self._rate is None else self._rate / len(self._workers)
+                worker.send(load.SetRate(share))
+            return self._done("rate", "people again" if self._rate is None else f"open loop {self._rate:g} req/s")
+        if isinstance(command, commands.Slow):
+            default = 0 if self._slow else max(1, self._people // 4)
+            self._slow = default if command.count is None else command.count
+            self._tell(self._slow, load.SetSlow)
+            return self._done("slow", f"{self._slow} slow readers" if self._slow else "no slow readers")
+        if (command.count is None) == (command.delta is None):
+            return Answer(ok=False, message="Give either a count or a delta of people.")
+        self._people = command.count if command.count is not None else max(0, self._people + (command.delta or 0))
+        self._tell(self._people, load.SetPeople)
+        return self._done("people", f"{self._people} people")
+
+    def _tell(self, total: int, kind: Callable[[int], load.LoadCommand]) -> None:
+        for index, worker in enumerate(self._workers):
+            worker.send(kind(self._share(total, index)))
+
+    def _limits(self, command: commands.Limits) -> Answer:
+        if command.max_in_flight is not None and command.max_in_flight < 1:
+            return Answer(ok=False, message="max-in-flight must be at least 1.")
+        if self._gateway is None or self._gateway.pid is None:
+            return Answer(ok=False, message="The gateway does not run.")
+        self._gateway.send(gateway.SetLimits(command.max_in_flight, command.max_queue))
+        parts = [
+            f"{name} {value}"
+            for name, value in (("max in-flight", command.max_in_flight), ("max queue", command.max_queue))
+            if value is not None
+        ]
+        return self._done("limits", ", ".join(parts))
+
+    def _restart(self, command: commands.Restart) -> Answer:
+        if self._engine.attached:
+            return Answer(ok=False, message=NOT_OURS)
+        if command.kind != "process":
+            return Answer(ok=False, message=f"There is no {command.kind!r} restart; `process` is the one there is.")
+        if self._engine.phase in {"preparing", "starting", "stopping"}:
+            return Answer(ok=False, message=f"The engine is {self._engine.phase}; wait for it.")
+        self._restarting = asyncio.create_task(self._engine.restart(), name="restart")
+        return self._done("restart", "cold restart (process-cold)")
+
+    async def _drive(self, command: commands.Drive) -> Answer:
+        if not self._engine.attached:
+            return Answer(ok=False, message="This engine is ours already.")
+        if not command.confirmed:
+            return Answer(ok=False, message=f"Confirm that load may be sent to {self._engine.url}.")
+        self._driving = True
+        if not self._workers and self._engine.phase == "ready":
+            await self._start_load()
+        return self._done("marker", f"driving {self._engine.url}")
+
+    def _record(self, command: commands.Record) -> Answer:
+        if not command.on:
+            if self._recorder is None:
+                return Answer(ok=False, message="Nothing is being recorded.")
+            path = self._recorder.path
+            self._recorder.close()
+            self._recorder = None
+            return Answer(ok=True, message=f"Recorded into {path}.")
+        if self._recorder is not None:
+            return Answer(ok=False, message=f"Already recording into {self._recorder.path}.")
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        path = Path(command.path) if command.path else self.paths.recordings / f"{stamp}.sparkrec"
+        try:
+            self._start_recording(path)
+        except (OSError, RecordingError) as error:
+            return Answer(ok=False, message=f"Cannot record into {path}: {error}.")
+        return Answer(ok=True, message=f"Recording into {path}.")
+
+    def _start_recording(self, path: Path) -> None:
+        self._recorder = Recorder(path)
+        self._recording_since = time.monotonic()
+
+    def _done(self, kind: str, text: str) -> Answer:
+        self._event(kind, text, MARKS[kind])
+        return Answer(ok=True, message=f"{text[:1].upper()}{text[1:]}.")
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)  # noqa: T201 - the daemon's log
+
+
