@@ -123,7 +123,7 @@ def main() -> int:
     client = StackClient(default_paths())
     tour = Tour(client, options.out)
     began = time.monotonic()
-    cli = [sys.executable, "-c", "import sys; from console.cli import main; sys.exit(main())"]
+    cli = [sys.executable, "-m", "console.cli"]
     recording = options.out / "tour.sparkrec"
     recording.unlink(missing_ok=True)
     say("up")
@@ -137,9 +137,7 @@ def main() -> int:
         say(f"  {ready.engine.phase} after {time.monotonic() - began:.0f} s {ready.engine.error}")
         if ready.engine.phase != "ready":
             return 1
-        tour.figures["start"] = [
-            [s.name, s.begin_s, s.end_s] for s in ready.engine.start.stages
-        ]
+        tour.figures["start"] = [[s.name, s.begin_s, s.end_s] for s in ready.engine.start.stages]
         say("one chat")
         tour.hold(options.hold)
         tour.keep("one-chat")

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import msgspec
 
+from console.sources.base import Source
 from server import commands
 from server.client import StackClient, StackError
 from server.config import LoadSettings, SettingError, StackSettings, default_paths
+from server.engine.errors import EngineError
 
 SMALLEST_TERMINAL = (60, 16)
 DOWN_TIMEOUT_S = 60.0
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"spark-serve: {error}", file=sys.stderr)
         return 2
-    except (StackError, SettingError) as error:
+    except (StackError, SettingError, EngineError) as error:
         print(f"spark-serve: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -79,12 +81,19 @@ _positive.__name__ = "positive number"
 _port.__name__ = "port"
 
 
+def _version() -> str:
+    try:
+        return metadata.version("spark-serve")
+    except metadata.PackageNotFoundError:
+        return "(from a checkout that is not installed)"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="spark-serve",
         description="The operator's cockpit for an LLM serving stack. Start with: spark-serve console",
     )
-    parser.add_argument("--version", action="version", version=f"spark-serve {metadata.version('spark-serve')}")
+    parser.add_argument("--version", action="version", version=f"spark-serve {_version()}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
 
     def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -287,8 +296,21 @@ def _console(options: argparse.Namespace) -> int:
     return _open(LiveSource(client.paths.socket), client, ephemeral=options.ephemeral)
 
 
-def _open(source: object, client: StackClient, *, ephemeral: bool) -> int:
-    raise NotImplementedError(source, client, ephemeral)
+def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
+    """Run the cockpit until it is left; its last words go to the restored terminal."""
+    from console.app import CockpitApp
+
+    app = CockpitApp(source)
+    left = app.run()
+    if left is None:  # the application ended by an error, which Textual has printed
+        return app.return_code or 1
+    if left.how == "detached" and ephemeral:
+        return _down(argparse.Namespace())
+    if left.how == "stopped" and not client.stopped(DOWN_TIMEOUT_S):
+        raise StackError(f"The stack did not end within {DOWN_TIMEOUT_S:.0f} s; see `spark-serve logs stack`.")
+    if left.message:
+        print(left.message)
+    return app.return_code or 0
 
 
 def _check_terminal() -> None:
@@ -430,3 +452,71 @@ def _logs(options: argparse.Namespace) -> int:
         lines = tail(path, options.lines)
     print("\n".join(lines))
     return 0
+
+
+def _load(options: argparse.Namespace) -> int:
+    from loadgen.run import LoadOptions, run_load
+    from loadgen.slo import PRESETS
+    from loadgen.summary import table
+    from loadgen.target import LoadError
+
+    if options.people is not None and options.rate is not None:
+        raise UsageError("Give --people (closed loop) or --rate (open loop), not both.")
+    people = 4 if options.people is None else options.people
+    wanted = LoadOptions(
+        url=options.url,
+        model=options.model,
+        people=0 if options.rate is not None else people,
+        rate=options.rate,
+        slow=options.slow,
+        duration_s=options.duration,
+        think_s=options.think,
+        seed=options.seed,
+        prompt_tokens=options.prompt_tokens,
+        output_tokens=options.output_tokens,
+        slo=PRESETS[options.slo],
+        out=str(options.out) if options.out else None,
+    )
+    try:
+        summary = asyncio.run(run_load(wanted))
+    except LoadError as error:
+        raise StackError(str(error)) from None
+    print(msgspec.json.format(msgspec.json.encode(summary)).decode() if options.json else table(summary))
+    return 0
+
+
+def _engine_help(options: argparse.Namespace) -> int:
+    options.engine_parser.print_help()
+    return 2
+
+
+def _engine_install(options: argparse.Namespace) -> int:
+    from server.engine.install import Progress, install
+
+    def report(progress: Progress) -> None:
+        lead = "==>" if progress.step else "   "
+        print(f"{progress.elapsed_s:6.1f} s {lead} {progress.text}", flush=True)
+
+    environment = install(
+        default_paths(),
+        report,
+        device=options.device,
+        python=options.python,
+        index_url=options.index_url,
+        if_missing=options.if_missing,
+    )
+    if not options.if_missing:
+        print(f"vLLM {environment.vllm_version} ({environment.device}) is ready.")
+    return 0
+
+
+def _engine_doctor(options: argparse.Namespace) -> int:
+    from server.engine.doctor import diagnose, render
+
+    findings = diagnose(default_paths(), StackSettings(engine_python=options.engine_python))
+    print(render(findings))
+    return 1 if any(finding.level == "bad" for finding in findings) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

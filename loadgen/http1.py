@@ -7,14 +7,16 @@ fifth of it. It serves the load generator (one connection a request) and the gat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Iterable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
 Headers = list[tuple[bytes, bytes]]
+_AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 
 
 class ResponseHandler(Protocol):
@@ -42,6 +44,8 @@ class Http1Connection(asyncio.Protocol):
         self._until_close = False
         self._keep_alive = False
         self.closed = False
+        self.answered = False
+        """A byte has come back since the last `request`. Where none has, a kept-alive connection may just have been stale."""
 
     @classmethod
     async def open(cls, host: str, port: int, *, rcvbuf: int | None = None, timeout: float = 10.0) -> Http1Connection:
@@ -52,18 +56,26 @@ class Http1Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(timeout):
             infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            family, kind, proto, _, address = infos[0]
-            sock = socket.socket(family, kind, proto)
-            try:
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if rcvbuf is not None:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-                await loop.sock_connect(sock, address)
-                _, connection = await loop.create_connection(cls, sock=sock)
-            except BaseException:
-                sock.close()
-                raise
+            for info in infos[:-1]:
+                with contextlib.suppress(OSError):  # `localhost` may be ::1 first, where nothing listens
+                    return await cls._open_at(info, rcvbuf)
+            return await cls._open_at(infos[-1], rcvbuf)
+
+    @classmethod
+    async def _open_at(cls, info: _AddressInfo, rcvbuf: int | None) -> Http1Connection:
+        loop = asyncio.get_running_loop()
+        family, kind, proto, _, address = info
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if rcvbuf is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+            await loop.sock_connect(sock, address)
+            _, connection = await loop.create_connection(cls, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
         return connection
 
     @property
@@ -91,6 +103,7 @@ class Http1Connection(asyncio.Protocol):
         self._headers = []
         self._until_close = False
         self._keep_alive = False
+        self.answered = False
         self._parser = httptools.HttpResponseParser(self)
         head = [f"{method} {target} HTTP/1.1\r\n".encode("ascii")]
         head += [name + b": " + value + b"\r\n" for name, value in headers]
@@ -127,6 +140,7 @@ class Http1Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._at = time.monotonic()
+        self.answered = True
         if self._parser is None or self._handler is None:
             self.abort()  # bytes nobody asked for: not a connection to use again
             return

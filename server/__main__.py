@@ -9,26 +9,21 @@ import sys
 import msgspec
 
 from server.config import SettingError, StackSettings, default_paths
+from server.stack import Stack
 
 
 def main() -> int:
     """Run one stack; its last line on stderr says why it could not start."""
-    from server.stack import Stack
-
     parser = argparse.ArgumentParser(prog="python -m server")
     parser.add_argument("--settings", default="{}", help="StackSettings as JSON")
     try:
         settings = msgspec.json.decode(parser.parse_args().settings, type=StackSettings)
         paths = default_paths()
         paths.make()
-        return asyncio.run(_run(Stack, settings, paths))
+        return asyncio.run(Stack(settings, paths).run())
     except (msgspec.DecodeError, SettingError, OSError) as error:
         print(str(error), file=sys.stderr)  # noqa: T201 - the daemon's log
         return 1
-
-
-async def _run(stack: type, settings: StackSettings, paths: object) -> int:
-    return int(await stack(settings, paths).run())
 
 
 if __name__ == "__main__":

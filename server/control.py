@@ -64,7 +64,8 @@ class Feed:
             yield line
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._closed or self._count > seen)
+                while not self._closed and self._count == seen:
+                    await self._changed.wait()
                 if self._closed:
                     return
                 seen = self._count

@@ -21,4 +21,6 @@ def check(settings: StackSettings, paths: Paths) -> None:
     for flag, host, port in ports:
         holder = port_in_use(host, port)
         if holder is not None:
-            raise SettingError(f"Port {port} is in use{holder and f' by {holder}'}; free it or choose another with {flag}.")
+            raise SettingError(
+                f"Port {port} is in use{holder and f' by {holder}'}; free it or choose another with {flag}."
+            )

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import msgspec
 
 from loadgen import records as load
@@ -30,9 +29,10 @@ from server.engine.logfile import tail
 from server.gateway import records as gateway
 from server.supervisor import become_subreaper
 from server.telemetry.collector import Collector, Facts
+from server.telemetry.host import Pids
 from server.telemetry.otlp import OtlpReceiver
 from server.telemetry.recording import Recorder, RecordingError
-from server.telemetry.snapshot import Event
+from server.telemetry.snapshot import Event, Snapshot
 
 READ_ONLY = "Somebody else started this engine: it is only watched. --drive allows load."
 NOT_OURS = "Somebody else started this engine; it cannot be restarted from here."
@@ -90,6 +90,7 @@ class Stack:
         async with contextlib.AsyncExitStack() as cleanup:
             spans = await cleanup.enter_async_context(OtlpReceiver(self._collector.on_engine_times))
             self._engine = self._make_engine(spans.endpoint)
+            cleanup.push_async_callback(self._collector.aclose)
             app = application(self._feed, self.execute, self._collector.requests, self._log_tail)
             await cleanup.enter_async_context(serve(app, listener))
             ticker = asyncio.create_task(self._tick(), name="tick")
@@ -186,12 +187,22 @@ class Stack:
         settings = self.settings.load
         prompt, output = self._engine.default_lengths
         for index in range(settings.workers):
-            argv = [sys.executable, "-m", "loadgen.worker", "--url", self._gateway_url, "--model", self._engine.served_name]
+            argv = [
+                sys.executable,
+                "-m",
+                "loadgen.worker",
+                "--url",
+                self._gateway_url,
+                "--model",
+                self._engine.served_name,
+            ]
             argv += ["--worker", str(index), "--seed", str(settings.seed), "--think", str(settings.think_s)]
             argv += ["--people", str(self._share(self._people, index)), "--slow", str(self._share(self._slow, index))]
             argv += ["--prompt-tokens", str(settings.prompt_tokens or prompt)]
             argv += ["--output-tokens", str(settings.output_tokens or output)]
             argv += ["--context", str(self._engine.context_tokens)]
+            if self._engine.ignores_eos:
+                argv.append("--ignore-eos")
             if self._rate is not None:
                 argv += ["--rate", str(self._rate / settings.workers)]
             worker = JsonChild(
@@ -219,7 +230,9 @@ class Stack:
     def _child_ended(self, name: str, code: int) -> None:
         if not self._stopping.is_set():
             _say(f"{name} ended with code {code}")
-            self._event("died", f"{name} ended with code {code}; see `spark-serve logs {name.split()[0]}`", "x")
+            self._event(
+                "died", f"{name} ended with code {code}; see `spark-serve logs {name.split(maxsplit=1)[0]}`", "x"
+            )
             self._note_pids()
 
     @property
@@ -253,21 +266,38 @@ class Stack:
 
     async def _tick(self) -> None:
         """One snapshot an interval; a slow scrape skips ticks rather than piling them up."""
-        async with httpx.AsyncClient(timeout=1.0) as http:
-            due = time.monotonic()
-            while True:
-                engine_url = self._engine.url if self._engine.scrapes else None
-                await self._collector.scrape(http, engine_url, self._gateway_url if self._gateway_up.is_set() else None)
-                self._seq += 1
-                snapshot = self._collector.snapshot(self._facts(), time.monotonic(), time.time())
-                await self._feed.publish(snapshot)
-                if self._recorder is not None:
-                    self._recorder.write(snapshot)
-                due = max(due + self.settings.interval_s, time.monotonic())
-                await asyncio.sleep(due - time.monotonic())
+        due = time.monotonic()
+        while True:
+            engine_url = self._engine.url if self._engine.scrapes else None
+            gateway_url = self._gateway_url if self._gateway_up.is_set() else None
+            await self._collector.scrape(engine_url, gateway_url, self._pids())
+            self._seq += 1
+            snapshot = self._collector.snapshot(self._facts(), time.monotonic(), time.time())
+            await self._feed.publish(snapshot)
+            self._write(snapshot)
+            due = max(due + self.settings.interval_s, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
+
+    def _write(self, snapshot: Snapshot) -> None:
+        if self._recorder is None:
+            return
+        try:
+            self._recorder.write(snapshot)
+        except OSError as error:
+            self._event("record", f"recording ended: {error.strerror}", "x")
+            self._recorder.close()
+            self._recorder = None
+
+    def _pids(self) -> Pids:
+        engine, gateway_pid = self._engine.measured_pid, self._gateway.pid if self._gateway is not None else None
+        return {
+            "engine": [engine] if engine else [],
+            "gateway": [gateway_pid] if gateway_pid else [],
+            "load": [worker.pid for worker in self._workers if worker.pid],
+            "stack": [os.getpid()],
+        }
 
     def _facts(self) -> Facts:
-        workers = [worker.pid for worker in self._workers if worker.pid]
         return Facts(
             seq=self._seq,
             uptime_s=time.monotonic() - self._began,
@@ -276,10 +306,6 @@ class Stack:
             engine=self._engine.facts(time.monotonic()),
             gateway_url=self._gateway_url if self._gateway_up.is_set() else "",
             events=list(self._events),
-            stack_pid=os.getpid(),
-            gateway_pid=self._gateway.pid if self._gateway is not None else None,
-            load_pids=workers,
-            engine_pid=self._engine.pids.get("engine"),
         )
 
     def _event(self, kind: str, text: str, mark: str) -> None:
@@ -402,5 +428,3 @@ class Stack:
 
 def _say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)  # noqa: T201 - the daemon's log
-
-

@@ -1,0 +1,314 @@
+"""The cockpit's application: one worker collects, screens draw, keys become commands."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from textual import on, work
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.events import Resize
+from textual.filter import LineFilter
+from textual.screen import Screen
+
+from console import format as fmt
+from console.deeds import DEEDS, Deed, people_step, why_not
+from console.history import History
+from console.messages import Answered, Sampled, SourceEnded, SourceLost
+from console.palette import ColourBlind
+from console.screens.ask import AskKey, AskNote, HelpScreen
+from console.screens.base import MIN_CELLS, MIN_ROWS, CockpitScreen
+from console.screens.engine import EngineScreen
+from console.screens.flow import FlowScreen
+from console.sources.base import Source, SourceGoneError
+from console.view import KeyHint, Link, View
+from server import commands
+from server.commands import Answer, Command
+from server.telemetry.snapshot import Snapshot
+
+STATUS_S = 8.0
+"""Seconds that an answer stays in the status line."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """How the cockpit was left; `message` is what to print once the terminal is back."""
+
+    how: Literal["detached", "stopped", "signal"]
+    message: str
+
+
+class CockpitApp(App[Left]):
+    """Draws snapshots of `source` and sends it commands; owns nothing."""
+
+    TITLE = "spark-serve"
+    CSS_PATH = "console.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {"flow": FlowScreen, "engine": EngineScreen}
+    DEFAULT_MODE = "flow"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(deed.keys, deed.action, deed.label, id=f"cockpit.{deed.action}", key_display=deed.shown, tooltip=deed.explained)
+        for deed in DEEDS
+    ]
+
+    def __init__(self, source: Source, *, title_note: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self.source = source
+        self.history = History()
+        self.snapshot: Snapshot | None = None
+        """The latest, whatever the display shows."""
+        self._clock = clock
+        self._title_note = title_note
+        self._link: Link = "connecting"
+        self._lost: tuple[str, float] | None = None
+        self._frozen: tuple[Snapshot, History] | None = None
+        self._status: tuple[str, str, float] | None = None
+
+    # Collecting
+
+    def on_mount(self) -> None:
+        """Begin to collect; a signal leaves in good order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._leave_on_signal, number)
+        self.set_interval(1.0, self._tick)
+        self.collect()
+
+    def on_unmount(self) -> None:
+        """Give the signals back."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+    @work(exclusive=True, exit_on_error=False)
+    async def collect(self) -> None:
+        """The one worker that reads: history first, then the message; a lost source is asked again."""
+        try:
+            while True:
+                try:
+                    async for snapshot in self.source.snapshots():
+                        if self.history.append(snapshot):
+                            self.post_message(Sampled(snapshot))
+                    self.post_message(SourceEnded())
+                    return
+                except SourceGoneError as gone:
+                    self.post_message(SourceLost(str(gone)))
+                except Exception as error:  # noqa: BLE001 - a broken source must be said, not end the app
+                    self.post_message(SourceLost(f"{type(error).__name__}: {error}"))
+                await asyncio.sleep(self.source.retry_s)
+        finally:
+            await self.source.close()
+
+    @on(Sampled)
+    def _show_sample(self, message: Sampled) -> None:
+        self.snapshot = message.snapshot
+        self._link = self.source.kind
+        self._lost = None
+        self.redraw()
+
+    @on(SourceLost)
+    def _show_loss(self, message: SourceLost) -> None:
+        begun = self._lost[1] if self._lost else self._clock()
+        self._lost = (message.reason, begun)
+        self._link = "lost"
+        self.redraw()
+
+    @on(SourceEnded)
+    def _show_end(self) -> None:
+        self._link = "ended"
+        self.redraw()
+
+    @on(Answered)
+    def _show_answer(self, message: Answered) -> None:
+        self.flash(message.answer.message, "good" if message.answer.ok else "warn")
+
+    def _tick(self) -> None:
+        """Dates that grow without a snapshot: of a lost source, and of an answer in the status line."""
+        expired = self._status is not None and self._clock() - self._status[2] >= STATUS_S
+        if expired:
+            self._status = None
+        if expired or self._lost is not None:
+            self.redraw()
+
+    # Drawing
+
+    def view(self) -> View:
+        """What the screen shows now."""
+        snapshot, history = self._frozen or (self.snapshot, self.history)
+        frozen_s = None
+        if self._frozen is not None and self.snapshot is not None:
+            frozen_s = self.snapshot.at - self._frozen[0].at
+        reason, begun = self._lost or ("", self._clock())
+        text, style, _ = self._status or ("", "text", 0.0)
+        return View(
+            snapshot=snapshot,
+            history=history,
+            link=self._link,
+            lost_reason=reason,
+            lost_s=self._clock() - begun,
+            frozen_s=frozen_s,
+            status=text,
+            status_style=style,
+            title_note=self._title_note,
+            keys=tuple(KeyHint(deed.shown, deed.label, deed.action, self.why_not(deed), deed.rank) for deed in DEEDS if deed.rank),
+        )
+
+    def redraw(self) -> None:
+        """Draw the view on the screen below any question."""
+        for screen in reversed(self.screen_stack):
+            if isinstance(screen, CockpitScreen):
+                screen.show(self.view())
+                return
+
+    def action_redraw(self) -> None:
+        """Draw again, for a screen that comes to the front."""
+        self.redraw()
+
+    def flash(self, text: str, style: str = "text") -> None:
+        """One sentence in the status line for some seconds; no figure is covered."""
+        self._status = (fmt.sanitize(text), style, self._clock())
+        self.redraw()
+
+    def on_resize(self, event: Resize) -> None:
+        """A terminal that is too small gets a sentence."""
+        self.set_class(event.size.width < MIN_CELLS or event.size.height < MIN_ROWS, "-small")
+
+    def get_line_filters(self) -> list[LineFilter]:
+        """With NO_COLOR no colour leaves at all."""
+        return [ColourBlind()] if self.no_color else list(super().get_line_filters())
+
+    # Acting
+
+    def why_not(self, deed: Deed) -> str:
+        """Why a deed does nothing now; empty when it works."""
+        return why_not(deed, self.snapshot, self.source.can_send)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Grey what cannot be done."""
+        del parameters
+        deed = _deed(action)
+        return None if deed is not None and self.why_not(deed) else True
+
+    async def run_action(self, action: Any, default_namespace: Any = None, namespaces: Any = None) -> bool:
+        """Run an action, or say why it is greyed."""
+        deed = _deed(action) if isinstance(action, str) else None
+        if deed is not None and (reason := self.why_not(deed)):
+            self.flash(f"{deed.label}: {reason}", "warn")
+            return True
+        return await super().run_action(action, default_namespace, namespaces)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Every deed by name."""
+        del screen
+        for deed in DEEDS:
+            reason = self.why_not(deed)
+            yield SystemCommand(
+                f"{deed.label.capitalize()} ({deed.shown})",
+                f"not now: {reason}" if reason else deed.explained,
+                lambda action=deed.action: self.call_later(self.run_action, action),
+            )
+
+    @work(exit_on_error=False)
+    async def _send(self, command: Command) -> None:
+        self.post_message(Answered(await self.source.send(command)))
+
+    def action_burst(self) -> None:
+        """Many requests at once."""
+        self._send(commands.Burst())
+
+    def action_slow(self) -> None:
+        """Slow readers or none."""
+        self._send(commands.Slow())
+
+    def action_people(self, sign: int) -> None:
+        """More or fewer people, about a tenth."""
+        count = self.snapshot.people.people.v if self.snapshot else None
+        self._send(commands.People(delta=sign * people_step(count)))
+
+    def action_restart(self) -> None:
+        """Ask which kind of cold, then restart."""
+
+        def answered(key: str | None) -> None:
+            if key == "p":
+                self._send(commands.Restart("process"))
+
+        question = "Cold restart: everybody waits until the engine is back."
+        self.push_screen(AskKey(question, {"p": "process-cold: new processes, caches stay warm"}), answered)
+
+    def action_marker(self) -> None:
+        """Ask for a note, then mark."""
+
+        def answered(note: str | None) -> None:
+            if note is not None:
+                self._send(commands.Marker(note))
+
+        self.push_screen(AskNote(), answered)
+
+    def action_record(self) -> None:
+        """Start or stop a recording."""
+        recording = self.snapshot is not None and self.snapshot.recording_s is not None
+        self._send(commands.Record(on=not recording))
+
+    def action_freeze(self) -> None:
+        """Let the display stand still, or go on."""
+        if self._frozen is not None:
+            self._frozen = None
+        elif self.snapshot is not None:
+            self._frozen = (self.snapshot, self.history.copy())
+        self.source.hold(self._frozen is not None)
+        self.redraw()
+
+    def action_show_screen(self, mode: str) -> None:
+        """Go to a numbered screen."""
+        if mode != self.current_mode:
+            self.switch_mode(mode)
+
+    def action_help(self) -> None:
+        """Keys, and how to read the screen."""
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen())
+
+    async def action_quit(self) -> None:
+        """Textual's own way out is ours."""
+        self.action_detach()
+
+    def action_detach(self) -> None:
+        """Leave; the stack lives on."""
+        if self.source.kind == "live":
+            text = "Detached. The stack lives on: `spark-serve console` comes back to it, `spark-serve down` stops it."
+        else:
+            text = ""
+        self.exit(Left("detached", text))
+
+    def action_stop(self) -> None:
+        """Ask, then take the stack down and leave."""
+
+        def answered(key: str | None) -> None:
+            if key == "y":
+                self.flash("Stopping the stack ...")
+                self._stop()
+
+        self.push_screen(AskKey("Stop the stack: engine, gateway and people?", {"y": "yes, stop all of it"}), answered)
+
+    @work(exit_on_error=False)
+    async def _stop(self) -> None:
+        answer = await self.source.send(commands.Down())
+        if answer.ok:
+            self.exit(Left("stopped", fmt.sanitize(answer.message) or "The stack is stopped."))
+        else:
+            self.post_message(Answered(answer))
+
+    def _leave_on_signal(self, number: signal.Signals) -> None:
+        """128 + n, with the terminal as it was."""
+        self.exit(Left("signal", f"Detached by {number.name}; the stack lives on."), return_code=128 + number)
+
+
+def _deed(action: str) -> Deed | None:
+    """The deed of an action, with or without its arguments and namespace."""
+    name = action.removeprefix("app.").split("(")[0]
+    return next((deed for deed in DEEDS if deed.action.split("(")[0] == name), None)

@@ -1,0 +1,112 @@
+"""The past that charts show: a ring of one-second buckets a series, filled before a snapshot is announced."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from copy import deepcopy
+
+from console.raster import Column
+from server.telemetry.snapshot import Event, Snapshot
+
+CELL_S = 2
+"""Seconds a chart cell stands for; two dot columns. Charts move once a cell, so that few bytes go to the terminal."""
+KEEP_S = 480
+
+
+def _work(snapshot: Snapshot) -> float | None:
+    """How hard the device works, as honestly as it can be had: tensor, else SM active, else busy, else the engine's CPU."""
+    if snapshot.gpus:
+        gpu = snapshot.gpus[0]
+        return next((value.v for value in (gpu.tensor, gpu.sm_active, gpu.busy) if value.v is not None), None)
+    cores = snapshot.host.engine_cpu_cores.v
+    return cores / snapshot.host.cores if cores is not None and snapshot.host.cores else None
+
+
+SERIES: dict[str, Callable[[Snapshot], float | None]] = {
+    "in_flight": lambda s: s.people.in_flight.v if s.people.in_flight.v is not None else s.queue.in_flight.v,
+    "arrivals": lambda s: s.queue.arrivals_per_s.v,
+    "waiting": lambda s: s.queue.depth.v,
+    "running": lambda s: s.engine.running.v,
+    "work": _work,
+    "kv": lambda s: s.engine.kv_usage.v,
+    "hbm": lambda s: s.gpus[0].dram.v if s.gpus else None,
+    "tokens": lambda s: s.feel.tokens_per_s.v if s.feel.tokens_per_s.v is not None else s.engine.generation_tokens_per_s.v,
+    "ttft_p50": lambda s: s.feel.ttft_s.p50,
+    "ttft_p95": lambda s: s.feel.ttft_s.p95,
+}
+
+
+class History:
+    """Aggregates of the last minutes. Time is the snapshots' own `at`, never this process's clock."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, deque[tuple[int, float, float, float, int]]] = {
+            name: deque(maxlen=KEEP_S) for name in SERIES
+        }
+        self._events: deque[Event] = deque(maxlen=200)
+        self.at = -math.inf
+
+    def append(self, snapshot: Snapshot) -> bool:
+        """Take a snapshot in; False (and nothing done) if it is not newer than the last one."""
+        if snapshot.at <= self.at:
+            return False
+        self.at = snapshot.at
+        second = int(snapshot.at)
+        for name, read in SERIES.items():
+            value = read(snapshot)
+            if value is None or not math.isfinite(value):
+                continue
+            buckets = self._buckets[name]
+            if buckets and buckets[-1][0] == second:
+                _, low, high, total, n = buckets[-1]
+                buckets[-1] = (second, min(low, value), max(high, value), total + value, n + 1)
+            else:
+                buckets.append((second, value, value, value, 1))
+        newest = self._events[-1].at if self._events else -math.inf
+        self._events.extend(event for event in snapshot.events if event.at > newest)
+        return True
+
+    def columns(self, name: str, cells: int) -> list[Column]:
+        """(low, high) for each second of the last `cells` finished cells; None where nothing was known."""
+        begin = self._begin(cells)
+        found: list[Column] = [None] * (cells * CELL_S)
+        for second, low, high, _, _ in reversed(self._buckets[name]):
+            if second < begin:
+                break
+            if second - begin < len(found):
+                found[second - begin] = (low, high)
+        return found
+
+    def cells(self, name: str, cells: int) -> list[float | None]:
+        """The mean of each of the last `cells` finished cells."""
+        begin = self._begin(cells)
+        totals = [0.0] * cells
+        counts = [0] * cells
+        for second, _, _, total, n in reversed(self._buckets[name]):
+            if second < begin:
+                break
+            index = (second - begin) // CELL_S
+            if index < cells:
+                totals[index] += total
+                counts[index] += n
+        return [total / n if n else None for total, n in zip(totals, counts, strict=True)]
+
+    def marks(self, cells: int) -> str:
+        """One character a cell: the mark of an event in it, the latest winning, else a blank."""
+        row = [" "] * cells
+        begin = self._begin(cells)
+        for event in self._events:
+            index = int((event.at - begin) // CELL_S)
+            if 0 <= index < cells and event.mark[:1].isalnum():
+                row[index] = event.mark[0]
+        return "".join(row)
+
+    def copy(self) -> History:
+        """The past as it is now, for a frozen display."""
+        return deepcopy(self)
+
+    def _begin(self, cells: int) -> int:
+        """The first second of the window that ends with the last finished cell."""
+        return (0 if math.isinf(self.at) else int(self.at) // CELL_S - cells) * CELL_S

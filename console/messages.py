@@ -1,0 +1,40 @@
+"""What happened, as facts that the collecting worker tells the screen."""
+
+from __future__ import annotations
+
+from textual.message import Message
+
+from server.commands import Answer
+from server.telemetry.snapshot import Snapshot
+
+
+class Sampled(Message):
+    """A snapshot came and is in the history."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__()
+        self.snapshot = snapshot
+
+    def can_replace(self, message: Message) -> bool:
+        """Only the latest snapshot is drawn."""
+        return isinstance(message, Sampled)
+
+
+class SourceLost(Message):
+    """The source stopped answering; it is tried again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+class SourceEnded(Message):
+    """A replay came to its end."""
+
+
+class Answered(Message):
+    """The stack said what became of a command."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer

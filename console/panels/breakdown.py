@@ -1,0 +1,87 @@
+"""Where a request's seconds go: one bar that adds up, and what is left over."""
+
+from __future__ import annotations
+
+from console import format as fmt
+from console.ink import Line, Span, fit, line, width
+from console.raster import apportion
+from console.view import View
+from server.telemetry.snapshot import Breakdown, StageTime
+
+UNATTRIBUTED = "unattributed"
+_LOOKS = {
+    "queue": ("▒", "wait"),
+    "engine queue": ("▒", "wait"),
+    "prefill": ("▓", "prefill"),
+    "decode": ("█", "work"),
+    UNATTRIBUTED: ("·", "faint"),
+}
+"""Waiting, reading the prompt, writing tokens; everything else is overhead, `░`."""
+ADDS_UP_WITHIN = 0.02
+
+
+def complete(breakdown: Breakdown) -> list[StageTime]:
+    """The stages with a time, the last one `unattributed`, worked out if the source left it out."""
+    stages = [stage for stage in breakdown.stages if fmt.known(stage.mean_s) is not None]
+    whole = fmt.known(breakdown.e2e_s)
+    if stages and whole is not None and stages[-1].name != UNATTRIBUTED:
+        stages.append(StageTime(UNATTRIBUTED, whole - sum(stage.mean_s or 0.0 for stage in stages), breakdown.n))
+    return stages
+
+
+def breakdown(view: View, cells: int, rows: int) -> list[Line]:
+    """Heading, bar and legend in three rows; in two the heading goes before the legend."""
+    parts = view.snapshot.breakdown if view.snapshot else Breakdown()
+    stages = complete(parts)
+    whole = fmt.known(parts.e2e_s)
+    if not stages or whole is None:
+        why = fmt.sanitize(parts.why) or "no request has finished in the window yet"
+        return [fit(line(Span(" where a request's time goes  ", "title"), Span(fmt.ABSENT_TEXT + "  " + why, "label")), cells)]
+    heading = line(
+        Span(" where a request's ", "title"),
+        Span(fmt.seconds(whole), "bright"),
+        Span(" goes", "title"),
+        Span(f"   mean of {fmt.count(parts.n)} finished in {fmt.span(parts.window_s)}", "label"),
+    )
+    total = sum(stage.mean_s or 0.0 for stage in stages)
+    if abs(total - whole) > ADDS_UP_WITHIN * whole:
+        heading += line(Span(f"   does not add up: the stages make {fmt.seconds(total)}", "warn"))
+    elif any(not stage.exact for stage in stages):
+        heading += line(Span("   ~ is a windowed mean, not joined request by request", "label"))
+    bar = _bar(stages, cells - 2)
+    legend = _legend(stages, cells - 2)
+    if rows >= 3:
+        return [fit(heading, cells), fit(line(" ") + bar, cells), fit(line(" ") + legend, cells)]
+    short = line(" ", Span(fmt.seconds(whole), "bright"), Span(" = ", "label"))
+    return [fit(short + _legend(stages, cells - width(short) - 1), cells), fit(line(" ") + bar, cells)][:rows]
+
+
+def _bar(stages: list[StageTime], room: int) -> Line:
+    sizes = apportion([max(0.0, stage.mean_s or 0.0) for stage in stages], room)
+    spans = []
+    for stage, size in zip(stages, sizes, strict=True):
+        fill, style = _LOOKS.get(stage.name, ("░", "over"))
+        spans.append(Span(fill * size, style, f"{stage.name} {fmt.seconds(stage.mean_s)}"))
+    return line(*spans)
+
+
+def _legend(stages: list[StageTime], room: int) -> Line:
+    """All stages if they fit; else the smallest go first, and are counted."""
+    shown = list(stages)
+    while True:
+        spans: list[Span] = []
+        for stage in shown:
+            fill, style = _LOOKS.get(stage.name, ("░", "over"))
+            roomy = room >= 120
+            name = "rest" if stage.name == UNATTRIBUTED and not roomy else fmt.sanitize(stage.name, 20)
+            value = ("" if stage.exact else "~") + fmt.seconds(stage.mean_s)
+            note = f"mean of {stage.n} requests" if stage.n else ""
+            spans += [Span(fill, style), Span(f" {name} " if roomy else f"{name} ", "label"), Span(value, "figure", note), Span("   " if roomy else " ")]
+        hidden = [stage for stage in stages if stage not in shown]
+        if hidden:
+            spans.append(Span(f"+{len(hidden)}: {fmt.seconds(sum(stage.mean_s or 0.0 for stage in hidden))}", "label"))
+        done = tuple(spans)
+        if width(done) <= room or len(shown) == 1:
+            return done
+        named = [stage for stage in shown if stage.name != UNATTRIBUTED] or shown
+        shown.remove(min(named, key=lambda stage: abs(stage.mean_s or 0.0)))

@@ -1,0 +1,106 @@
+"""Below the picture: what holds the setup back, whether the numbers agree, what happened, and the keys."""
+
+from __future__ import annotations
+
+from console import format as fmt
+from console.ink import Line, Span, between, fit, line, width
+from console.view import KeyHint, View
+from server.telemetry.snapshot import Event, Little, Snapshot
+
+AGREES_WITHIN = 0.05
+LITTLE_NEEDS_N = 20
+
+
+def little(law: Little) -> Line:
+    """Little's check: rate x mean time against the people counted inside."""
+    error = law.error
+    if law.expected is None or law.counted is None:
+        return line(Span("Little ", "label", "rate x mean time should be the people inside"), Span(fmt.ABSENT_TEXT, "absent", "too little has finished"))
+    note = f"rate x mean time = people inside, over {law.window_s:.0f} s, n={law.n}"
+    spans = line(
+        Span("Little ", "label", note),
+        Span(fmt.rate(law.expected), "figure"),
+        Span(", counted ", "label"),
+        Span(fmt.rate(law.counted), "figure"),
+    )
+    if error is None:
+        return spans
+    if abs(error) <= AGREES_WITHIN:
+        return spans + line(Span(" ✓", "good", note))
+    if law.n < LITTLE_NEEDS_N:
+        return spans + line(Span(f"  n={law.n}", "faint", note))
+    return spans + line(Span(f"  they differ by {abs(error) * 100:.0f} %", "warn", note))
+
+
+def limit(view: View, cells: int, rows: int) -> list[Line]:
+    """The limit and Little's check; below them the latest events."""
+    snapshot = view.snapshot
+    if snapshot is None:
+        return [fit((), cells)] * rows
+    phrase = fmt.sanitize(snapshot.limit)
+    style = "label" if phrase == "not evaluated" else "bright"
+    first = between(line(Span(" limit  ", "title"), Span(phrase, style)), little(snapshot.little) + line(" "), cells)
+    return [first, ticker(snapshot, cells)][:rows]
+
+
+def ticker(snapshot: Snapshot, cells: int) -> Line:
+    """The latest events, newest first, as many as fit."""
+    spans: Line = line(Span(" events ", "title"))
+    if not snapshot.events:
+        return fit(spans + line(Span("none yet", "faint")), cells)
+    for event in reversed(snapshot.events):
+        one = _event(event)
+        if width(spans) + width(one) > cells - 1:
+            break
+        spans += one
+    return fit(spans, cells)
+
+
+def _event(event: Event) -> Line:
+    mark = fmt.sanitize(event.mark, 1)
+    return line(Span(fmt.time_of_day(event.wall), "faint"), Span(f" {mark} ", "mark"), Span(f"{fmt.sanitize(event.text, 60)}   ", "text"))
+
+
+def status(view: View, cells: int, rows: int) -> list[Line]:
+    """The last answer, or else a source that does not answer well."""
+    del rows
+    if view.status:
+        return [fit(line(" ", Span(fmt.sanitize(view.status), view.status_style)), cells)]
+    ill = trouble(view.snapshot) if view.snapshot else ()
+    return [fit(ill, cells)]
+
+
+def trouble(snapshot: Snapshot) -> Line:
+    """The sources that do not answer, dated."""
+    parts: Line = ()
+    for name, state in snapshot.sources.items():
+        if state.ok:
+            continue
+        age = f", last read {fmt.span(state.age_s)} ago" if state.age_s is not None else ""
+        detail = f" ({fmt.sanitize(state.detail)})" if state.detail else ""
+        parts += line(Span(f" {fmt.sanitize(name, 30)} does not answer", "warn"), Span(f"{age}{detail}  ", "label"))
+    return parts
+
+
+def keys(view: View, cells: int, rows: int) -> list[Line]:
+    """What can be pressed; greyed with its reason where it cannot."""
+    del rows
+    spans: Line = ()
+    for compact, rank in ((False, 1), (True, 1), (True, 2)):
+        spans = line(" ")
+        for hint in view.keys:
+            if hint.rank >= rank:
+                spans += _key(hint, compact=compact)
+        if width(spans) <= cells:
+            break
+    return [fit(spans, cells)]
+
+
+def _key(hint: KeyHint, *, compact: bool) -> Line:
+    on = not hint.why_not
+    key, label, gap = (hint.key, hint.label.split()[0], " ") if compact else (f" {hint.key} ", hint.label, "  ")
+    return line(
+        Span(key, "key" if on else "key-off", hint.why_not, hint.action),
+        Span(f" {label}", "key-label" if on else "key-off", hint.why_not, hint.action),
+        Span(gap),
+    )

@@ -1,0 +1,119 @@
+"""Who runs, how the console stands to it, and the verdict."""
+
+from __future__ import annotations
+
+from console import format as fmt
+from console.ink import Line, Span, between, fit, line, pick, width
+from console.panels.letters import tall
+from console.view import View
+from server.telemetry.snapshot import Snapshot
+
+BADGES = {
+    "GOOD": "badge-good",
+    "BENDING": "badge-warn",
+    "BROKEN": "badge-bad",
+    "STALLED": "badge-bad",
+    "DOWN": "badge-bad",
+    "STARTING": "badge-busy",
+    "IDLE": "badge-calm",
+    "UNKNOWN": "badge-calm",
+}
+
+
+def header(view: View, cells: int, rows: int) -> list[Line]:
+    """One row (80x24), or three with the verdict in tall letters."""
+    snapshot = view.snapshot
+    word = snapshot.verdict.word if snapshot else ""
+    shown = "LOST" if view.link == "lost" else word
+    badge = "badge-warn" if view.link == "lost" else BADGES.get(word, "badge-calm")
+    if rows < 3:
+        right = line(Span(f" {shown} ", badge)) if shown else ()
+        left = line(" ") + (_model(snapshot, brand=False) if snapshot else line(Span("spark-serve", "brand")))
+        state = _state(view, brief=True)
+        return [between(left, (*state, *line("  "), *right), cells), fit(line(" ") + reason(view), cells)][:rows]
+    letters = tall(shown)
+    block = [line(Span(f"  {row}  ", badge)) for row in letters] if shown else [(), (), ()]
+    room = cells - width(block[0]) - 2
+    first = between(line(" ", Span("spark-serve", "brand"), "  ") + (_model(snapshot, brand=True) if snapshot else ()), (), room)
+    second = fit(line(" ") + _state(view, brief=False), room)
+    third = fit(line(" ") + reason(view), room)
+    return [fit(part, room) + line("  ") + side for part, side in zip((first, second, third), block, strict=True)]
+
+
+def _model(snapshot: Snapshot, *, brand: bool) -> Line:
+    engine = snapshot.engine
+    if not engine.model:
+        return line(Span("no model yet", "label"))
+    kind = {"shape": " shape · random weights", "attached": " · attached"}.get(engine.model_kind, "")
+    if engine.attached and engine.model_kind != "attached":
+        kind += " · attached"
+    device = fmt.sanitize(engine.device).removeprefix("NVIDIA ")
+    version = f"{fmt.sanitize(engine.name)} {fmt.sanitize(engine.version)}".strip()
+    if not brand:
+        device = device.replace(" 80GB HBM3", "").replace("GeForce ", "")
+    rest = "".join(f" · {part}" for part in (device, version) if part)
+    return line(Span(fmt.sanitize(engine.model), "bright"), Span(kind, "warn" if kind else "label"), Span(rest, "label"))
+
+
+def _state(view: View, *, brief: bool) -> Line:
+    """Link to the source, uptime, recording, freeze."""
+    snapshot = view.snapshot
+    if view.frozen_s is not None:
+        link = line(Span(f" FROZEN {fmt.span(view.frozen_s)} ", "frozen", "The display stands still, collecting goes on; space goes on."))
+    elif view.link == "lost":
+        link = line(Span(f"○ lost {fmt.span(view.lost_s)} ago", "warn", view.lost_reason))
+    elif view.link == "live":
+        link = line(Span("● live", "live"))
+    elif view.link == "connecting":
+        link = line(Span("◌ connecting", "label"))
+    elif view.link == "ended":
+        link = line(Span("■ replay, at its end", "label"))
+    else:
+        link = line(Span("▶ replay" if view.link == "replay" else "SCRIPTED", "warn"))
+    if snapshot is None:
+        return link
+    parts = link + line(Span(f"  {fmt.clock(snapshot.uptime_s)}", "label", "how long the stack has been up"))
+    if snapshot.recording_s is not None:
+        parts += line(Span("  ● REC ", "rec"), Span(fmt.clock(snapshot.recording_s), "label"))
+    if not brief:
+        if snapshot.read_only:
+            parts += line(Span("   read-only: ", "warn"), Span(fmt.sanitize(snapshot.read_only), "text"))
+        if view.title_note:
+            parts += line(Span(f"   {fmt.sanitize(view.title_note)}", "label"))
+    elif snapshot.read_only:
+        parts += line(Span("  read-only", "warn", fmt.sanitize(snapshot.read_only)))
+    return parts
+
+
+def reason(view: View) -> Line:
+    """The verdict's reason in one clause, with who is out there."""
+    snapshot = view.snapshot
+    if view.link == "lost":
+        return line(Span("the stack does not answer: ", "warn"), Span(fmt.sanitize(view.lost_reason), "text"), Span("; trying again", "label"))
+    if snapshot is None:
+        return line(Span("waiting for the first figures", "label"))
+    verdict = snapshot.verdict
+    parts: Line = line(Span(fmt.sanitize(verdict.reason) or _plain_reason(snapshot), "text"))
+    if verdict.since_s >= 1:
+        parts += line(Span(f"   for {fmt.span(verdict.since_s)}", "label"))
+    return parts
+
+
+def _plain_reason(snapshot: Snapshot) -> str:
+    good = fmt.known(snapshot.verdict.attainment.v)
+    if good is not None:
+        return f"{fmt.share(good)} of requests good"
+    return {
+        "IDLE": "nobody is asking",
+        "UNKNOWN": "too few requests to judge yet",
+        "STARTING": "the engine starts",
+        "DOWN": "the engine is down",
+        "STALLED": "the engine answers, but makes no steps",
+    }.get(snapshot.verdict.word, "")
+
+
+def small(view: View, cells: int, rows: int) -> list[Line]:
+    """All that a terminal gets that is too small for the picture."""
+    del view
+    text = f"This terminal is {cells} x {rows}; the cockpit needs 60 x 16."
+    return [fit(pick(cells, line(Span(text, "warn")), line(Span(f"{cells}x{rows}: needs 60x16", "warn"))), cells)]

@@ -1,0 +1,243 @@
+"""The strip: people -> gateway -> queue -> model server -> GPU -> tokens, and where requests wait most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from console import format as fmt
+from console import raster
+from console.history import CELL_S
+from console.ink import Line, Span, beside, fit, line, pick, text_width
+from console.view import View, figure, quantile_note
+from server.telemetry.snapshot import Snapshot, Value
+
+Column = tuple[Line, Line, Line]
+
+GLOW_AT_LEAST_S = 0.05
+GLOW_AT_LEAST_SHARE = 0.05
+"""A stage glows only when its wait could be felt: seconds, and share of the whole request."""
+
+_WAITS = {"queue": 2, "front end": 1, "engine queue": 3, "prefill": 3}
+"""Stage of the breakdown -> column of the strip."""
+
+
+def glowing(snapshot: Snapshot) -> tuple[int, str, float] | None:
+    """The column where requests wait most, the stage's name and its mean seconds; None when no wait can be felt."""
+    means = {stage.name: stage.mean_s for stage in snapshot.breakdown.stages}
+    whole = fmt.known(snapshot.breakdown.e2e_s)
+    if not means:
+        engine = snapshot.engine
+        means = {
+            "queue": snapshot.queue.wait_s.mean,
+            "front end": engine.front_end_s.v,
+            "engine queue": engine.queue_s.mean,
+            "prefill": engine.prefill_s.mean,
+        }
+        whole = fmt.known(snapshot.feel.e2e_s.mean)
+    waits = {name: mean for name in _WAITS if (mean := fmt.known(means.get(name))) is not None}
+    if not waits:
+        return None
+    name = max(waits, key=waits.__getitem__)
+    if waits[name] < GLOW_AT_LEAST_S or (whole and waits[name] < whole * GLOW_AT_LEAST_SHARE):
+        return None
+    return _WAITS[name], name, waits[name]
+
+
+def stages(view: View, cells: int, rows: int) -> list[Line]:
+    """Titles with arrows, three figure lines, and a sparkline in the rows that are left."""
+    snapshot = view.snapshot or Snapshot(seq=0, at=0.0, wall=0.0)
+    edges = [1 + (cells - 2) * i // 6 for i in range(7)]
+    glow = glowing(snapshot)
+    spark_rows = max(0, rows - 4)
+    blocks: list[tuple[list[Line], int]] = [([], 1)]
+    for index, (title, draw, series) in enumerate(_COLUMNS):
+        room = edges[index + 1] - edges[index]
+        inner = room - (2 if room >= 16 else 1)
+        hot = glow is not None and glow[0] == index
+        block = [_title(title(snapshot, room), room, hot=hot, note=glow[1] if hot and glow else "", last=index == 5)]
+        block += [fit(one, inner) for one in draw(snapshot, inner)]
+        if spark_rows:
+            values = view.history.cells(series, inner)
+            top = _top(series, snapshot, values)
+            style = "spark-wait" if hot else "spark"
+            note = f"the last {inner * CELL_S} s, up to {fmt.share(top) if series == 'work' else fmt.count(top)}"
+            block += [line(Span(row, style, note)) for row in raster.spark(values, top, spark_rows)]
+        blocks.append((block, room))
+    return [fit(row, cells) for row in beside(blocks)][:rows]
+
+
+def _title(name: str, room: int, *, hot: bool, note: str, last: bool) -> Line:
+    shown = f" {name} " if hot else name
+    head = line(Span(shown, "glow" if hot else "title", f"requests wait most here: {note}" if hot else ""))
+    if last:
+        return head
+    rule = room - text_width(shown) - 3
+    return head + line(Span(f" {'─' * rule}▶" if rule > 0 else "", "frame"))
+
+
+def _top(series: str, snapshot: Snapshot, values: list[float | None]) -> float:
+    seen = max((value for value in values if value is not None), default=0.0)
+    if series == "work":
+        return 1.0
+    if series == "running" and (cap := fmt.known(snapshot.engine.max_num_seqs.v)):
+        return cap
+    return max(raster.nice_top(seen), 4.0) if series in {"in_flight", "waiting", "running"} else raster.nice_top(seen)
+
+
+def _figures(number: Value, text: str, unit: str, note: str = "") -> Line:
+    return figure(number, text, unit=unit, note=note)
+
+
+def _people(snapshot: Snapshot, room: int) -> Column:
+    people = snapshot.people
+    if people.mode == "none" and people.people.v is None:
+        inside = snapshot.queue.in_flight
+        return (
+            line(Span("nobody of ours", "label")),
+            _figures(inside, fmt.count(inside.v), "requests inside"),
+            (),
+        )
+    if people.mode == "open":
+        first = _figures(people.sent_per_s, fmt.rate(people.sent_per_s.v), "sent/s")
+        second = line(Span("of ", "label")) + _figures(people.rate_asked_per_s, fmt.rate(people.rate_asked_per_s.v), "asked")
+    else:
+        first = _figures(people.people, fmt.count(people.people.v), "chatting")
+        thinking = _figures(people.thinking, fmt.count(people.thinking.v), "thinking", "between two requests")
+        second = thinking
+    slow = fmt.known(people.slow.v)
+    gone = people.outcomes.get("abandoned", 0)
+    inside_line = _figures(people.in_flight, fmt.count(people.in_flight.v), "inside", "requests that are on their way")
+    parts: list[Line] = []
+    if slow:
+        parts.append(line(Span(fmt.count(slow), "figure"), Span(" slow", "label", "people who read slower than the stream comes")))
+    if gone:
+        parts.append(line(Span(fmt.count(gone), "figure"), Span(" gone", "label", "left before the end, since the start")))
+    third = inside_line
+    for part in parts:
+        third = pick(room, third + line(" ") + part, third)
+    if parts and third == inside_line:
+        third = parts[0]
+    return first, second, third
+
+
+def _gateway(snapshot: Snapshot, room: int) -> Column:
+    queue = snapshot.queue
+    first = _figures(queue.arrivals_per_s, fmt.rate(queue.arrivals_per_s.v), "req/s")
+    refused = _lost(queue.refused_share, "refused", room)
+    if fmt.known(queue.failed_share.v):
+        failed = _lost(queue.failed_share, "failed", room)
+        refused = pick(room, refused + line(" ") + failed, failed)
+    end = snapshot.engine.front_end_s
+    joined = next((stage for stage in snapshot.breakdown.stages if stage.name == "front end"), None)
+    if joined is not None and fmt.known(joined.mean_s) is not None:
+        approx = "" if joined.exact else "~"
+        value = line(Span(approx + fmt.seconds(joined.mean_s), "figure", f"mean of {joined.n} requests: dispatch, template, tokenise, IPC"))
+    else:
+        value = figure(end, "~" + fmt.seconds(end.v), note="a windowed mean")
+    return first, refused, line(Span("front end " if room >= 16 else "front ", "label")) + value
+
+
+def _lost(lost: Value, unit: str, room: int) -> Line:
+    """A share of requests that got no answer: loud from 5 % on."""
+    share = fmt.known(lost.v) or 0.0
+    text = fmt.share(lost.v)
+    return figure(lost, text if room >= 16 else text.replace(" ", ""), unit=unit, style="bad" if share >= 0.05 else "warn" if share else "figure")
+
+
+def _queue(snapshot: Snapshot, room: int) -> Column:
+    queue = snapshot.queue
+    waiting = fmt.known(queue.depth.v)
+    limit = fmt.known(queue.max_queue.v)
+    full = waiting is not None and limit is not None and limit > 0 and waiting >= limit
+    first = figure(queue.depth, fmt.count(waiting), unit="waiting", style="bad" if full else "warn" if waiting else "figure")
+    if full:
+        first += line(Span(" FULL", "bad"))
+    oldest: Line = line(Span("oldest " if room >= 16 else "old ", "label")) + figure(queue.oldest_s, fmt.seconds(queue.oldest_s.v))
+    policy = fmt.sanitize(queue.policy, 20)
+    capped = f", max {fmt.count(limit)}" if limit is not None else ""
+    third = pick(room, line(Span(policy + capped, "label", "queue policy and the most that may wait")), line(Span(policy, "label")))
+    return first, oldest, third
+
+
+def _server(snapshot: Snapshot, room: int) -> Column:
+    engine = snapshot.engine
+    cap = engine.max_num_seqs.v
+    running = engine.running
+    full = cap and running.v is not None and running.v >= cap
+    first: Line = line(Span("batch ", "label")) + figure(running, fmt.count(running.v), style="warn" if full else "figure")
+    if running.v is not None:
+        first += line(Span(f"/{fmt.count(cap)}" if cap is not None else "/?", "label", fmt.sanitize(engine.max_num_seqs.why)))
+    usage = fmt.known(engine.kv_usage.v)
+    hot = "bad" if usage is not None and usage >= 0.95 else "figure"
+    second: Line = line(Span("KV ", "label")) + figure(engine.kv_usage, fmt.share(usage), style=hot)
+    if usage is not None and room >= 16:
+        filled, rest = raster.bar(usage, min(10, room - 10))
+        second += line(" ", Span(filled, "bad" if hot == "bad" else "work"), Span(rest, "frame"))
+    inside = fmt.known(engine.waiting.v)
+    joined = next((stage for stage in snapshot.breakdown.stages if stage.name == "prefill"), None)
+    mean = joined.mean_s if joined else engine.prefill_s.mean
+    exact = joined.exact if joined else engine.prefill_s.exact
+    if inside and room < 20:
+        third: Line = line(Span(fmt.count(inside), "warn"), Span(" wait in it", "label"))
+    else:
+        text = ("" if exact else "~") + fmt.seconds(mean) if fmt.known(mean) is not None else fmt.ABSENT_TEXT
+        third = line(Span("prefill " if room >= 16 else "pref. ", "label"), Span(text, "figure" if mean is not None else "absent", quantile_note(engine.prefill_s)))
+        if inside:
+            third += line("  ", Span(fmt.count(inside), "warn"), Span(" wait", "label", "in the engine's own queue"))
+    return first, second, third
+
+
+def _gpu(snapshot: Snapshot, room: int) -> Column:
+    if not snapshot.gpus:
+        host = snapshot.host
+        note = fmt.sanitize(snapshot.gpu_note) or "no GPU reading"
+        cpu = host.engine_cpu_cores
+        of = f"of {host.cores} cores" if host.cores else "cores"
+        return (
+            line(Span("engine ", "label")) + figure(cpu, fmt.rate(cpu.v), note=note),
+            line(Span(of, "label", note)),
+            line(Span("all CPU " if room >= 16 else "CPU ", "label")) + figure(host.cpu_share, fmt.share(host.cpu_share.v)),
+        )
+    gpu = snapshot.gpus[0]
+    sm: Line = line(Span("SM ", "label", "share of time an SM had work")) + figure(gpu.sm_active, fmt.share(gpu.sm_active.v))
+    power = figure(gpu.power_w, fmt.count(gpu.power_w.v), unit="W")
+    if gpu.tensor.v is None and gpu.dram.v is None:
+        busy: Line = line(Span("busy ", "label", "NVML: a kernel ran, nothing more")) + figure(gpu.busy, fmt.share(gpu.busy.v))
+        return busy, power, line(Span("tensor ", "label")) + figure(gpu.tensor, "")
+    third = pick(room, sm + line(" ") + power, sm)
+    return (
+        line(Span("tensor ", "label", "share of time tensor cores worked")) + figure(gpu.tensor, fmt.share(gpu.tensor.v)),
+        line(Span("HBM ", "label", "share of memory bandwidth in use")) + figure(gpu.dram, fmt.share(gpu.dram.v)),
+        third,
+    )
+
+
+def _tokens(snapshot: Snapshot, room: int) -> Column:
+    feel = snapshot.feel
+    out = feel.tokens_per_s if feel.tokens_per_s.v is not None else snapshot.engine.generation_tokens_per_s
+    tpot = feel.tpot_s
+    name, value = ("p95", tpot.p95) if tpot.p95 is not None else ("p50", tpot.p50)
+    label = f"TPOT {name} " if room >= 17 else "TPOT "
+    style = "figure" if value is not None else "absent"
+    second: Line = line(Span(label, "label"), Span(fmt.seconds(value), style, quantile_note(tpot) + f"; {name}"))
+    if room >= 22:
+        second += line(Span(f"  n={fmt.short_count(tpot.n)}", "faint"))
+    held = snapshot.people.held if snapshot.people.held.v is not None else snapshot.queue.held
+    unit = "held by slow readers" if room >= 24 else "held slow" if room >= 13 else "held"
+    third = figure(held, fmt.count(held.v), unit=unit, note="replies that are finished and not yet read", style="warn" if held.v else "figure")
+    return _figures(out, fmt.count(out.v), "tok/s"), second, third
+
+
+def _gpu_title(snapshot: Snapshot, room: int) -> str:
+    del room
+    return "GPU" if snapshot.gpus or snapshot.engine.device.upper() != "CPU" else "CPU"
+
+
+_COLUMNS: tuple[tuple[Callable[[Snapshot, int], str], Callable[[Snapshot, int], Column], str], ...] = (
+    (lambda _, __: "people", _people, "in_flight"),
+    (lambda _, __: "gateway", _gateway, "arrivals"),
+    (lambda _, __: "queue", _queue, "waiting"),
+    (lambda _, room: "model server" if room >= 18 else "server", _server, "running"),
+    (_gpu_title, _gpu, "work"),
+    (lambda _, __: "tokens", _tokens, "tokens"),
+)

@@ -1,0 +1,105 @@
+"""Small questions over the picture: yes or no, one of a few, a note; and the help."""
+
+from __future__ import annotations
+
+from rich.text import Text
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from console.deeds import DEEDS
+
+
+class AskKey(ModalScreen[str | None]):
+    """A question with a letter for each answer; escape and every other answer than those is None."""
+
+    def __init__(self, question: str, answers: dict[str, str]) -> None:
+        super().__init__()
+        self._question = question
+        self._answers = answers
+
+    def compose(self) -> ComposeResult:
+        """The question and its answers."""
+        text = Text(self._question + "\n", style="bold")
+        for key, meaning in (*self._answers.items(), ("esc", "leave it")):
+            text.append(f"\n  {key:<4}", style="bold")
+            text.append(f" {meaning}")
+        with Vertical(classes="ask"):
+            yield Static(text, markup=False)
+
+    def on_key(self, event: events.Key) -> None:
+        """A letter answers; escape leaves it."""
+        event.stop()
+        if event.key == "escape":
+            self.dismiss(None)
+        elif event.character in self._answers:
+            self.dismiss(event.character)
+
+
+class AskNote(ModalScreen[str | None]):
+    """One line of text; escape gives None."""
+
+    BINDINGS: list[BindingType] = [Binding("escape", "leave", show=False)]  # noqa: RUF012 - Textual's type for it
+
+    def compose(self) -> ComposeResult:
+        """The question and the line."""
+        with Vertical(classes="ask"):
+            yield Static(Text("What do you mark?", style="bold"), markup=False)
+            yield Input(max_length=60, placeholder="a note, or nothing", select_on_focus=False)
+
+    def on_mount(self) -> None:
+        """A still cursor: blinking writes to the terminal twice a second."""
+        self.query_one(Input).cursor_blink = False
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter takes it."""
+        event.stop()
+        self.dismiss(event.value)
+
+    def action_leave(self) -> None:
+        """Escape leaves it."""
+        self.dismiss(None)
+
+
+_READING = """\
+The word on top judges the last 30 s: a request is good if its first token comes within 1 s and
+its tokens within 200 ms each. GOOD: 95 % are. BENDING: 80 %. BROKEN: fewer. STALLED: no steps.
+
+Read the strip from left to right, as a request goes. The stage that glows is where requests wait
+most. Its three figures say what waits, what fails and what is measured there.
+
+The bar below is one mean request: ▒ waiting, ▓ reading the prompt, █ writing tokens, ░ overhead,
+· what nobody could account for. The parts add up to the whole.
+
+—  not known; rest the pointer on it and it says why.     ·8s  the figure is eight seconds old.
+~  estimated from histogram buckets or a windowed mean.    n    the samples it stands on.
+p95 needs 100 of them, p99 needs 500. Charts move every 2 s; letters below them are events.
+
+Little's law: arrivals a second x seconds inside = people inside. If the two disagree, some
+figure on this screen is wrong, and it says so."""
+
+
+class HelpScreen(ModalScreen[None]):
+    """Keys, and how to read the screen. Any key closes it."""
+
+    def compose(self) -> ComposeResult:
+        """Two parts of text."""
+        text = Text("keys\n", style="bold")
+        for deed in DEEDS:
+            text.append(f"\n  {deed.shown:<7}", style="bold")
+            text.append(deed.explained)
+        text.append("\n  ctrl+p ", style="bold")
+        text.append("All of these by name")
+        text.append("\n\nhow to read it\n\n", style="bold")
+        text.append(_READING)
+        with VerticalScroll(classes="ask help"):
+            yield Static(text, markup=False)
+
+    def on_key(self, event: events.Key) -> None:
+        """Arrows scroll, anything else closes."""
+        if event.key not in {"up", "down", "pageup", "pagedown", "home", "end"}:
+            event.stop()
+            self.dismiss(None)

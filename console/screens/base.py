@@ -1,0 +1,46 @@
+"""What every screen of the cockpit has: header, status line and keys around its middle."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.screen import Screen
+
+from console.panels.foot import keys, status
+from console.panels.header import header, small
+from console.spans import ExactCompositor
+from console.view import View
+from console.widgets.canvas import Canvas
+
+MIN_CELLS, MIN_ROWS = 60, 16
+
+
+class CockpitScreen(Screen[None]):
+    """Draws a view on all its canvases."""
+
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-normal"), (180, "-wide")]  # noqa: RUF012 - Textual's type for it
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self._compositor = ExactCompositor()
+
+    def compose(self) -> ComposeResult:
+        """Header, middle, status, keys, and the sentence for a terminal that is too small."""
+        yield Canvas(header, id="header", fades=False)
+        yield from self.compose_middle()
+        yield Canvas(status, id="status", fades=False)
+        yield Canvas(keys, id="keys", fades=False)
+        yield Canvas(small, id="small", fades=False)
+
+    def compose_middle(self) -> ComposeResult:
+        """What is this screen's own."""
+        raise NotImplementedError
+
+    def show(self, view: View) -> None:
+        """Draw this view on all canvases that have a size."""
+        for canvas in self.query(Canvas):
+            if canvas.is_mounted:
+                canvas.show(view)
+
+    def on_screen_resume(self) -> None:
+        """The latest view, as soon as the layout is known."""
+        self.call_after_refresh(self.app.run_action, "redraw")

@@ -1,0 +1,107 @@
+"""The running stack, over its Unix socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Literal
+
+import httpx
+import msgspec
+
+from console.sources.base import SourceGoneError
+from server.commands import Answer, Command
+from server.telemetry.snapshot import SCHEMA_VERSION, Snapshot, snapshot_decoder
+
+SILENCE_S = 10.0
+"""A stack that sends nothing for so long is lost: it sends a snapshot every half second."""
+LINE_LIMIT = 4 * 1024 * 1024
+"""Bytes of one snapshot; more is not our stack."""
+
+
+class _Version(msgspec.Struct):
+    schema_version: int = 0
+
+
+class LiveSource:
+    """A stack that answers on `socket`."""
+
+    kind: Literal["live"] = "live"
+    can_send = True
+
+    def __init__(self, socket: Path, *, history: int = 150, retry_s: float = 1.0) -> None:
+        self.history = history
+        """Snapshots of the past to ask for."""
+        self.retry_s = retry_s
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(socket)),
+            base_url="http://stack",
+            timeout=httpx.Timeout(SILENCE_S, connect=2.0),
+            trust_env=False,
+        )
+
+    async def snapshots(self) -> AsyncIterator[Snapshot]:
+        """The history, then one snapshot a tick. Raises SourceGoneError when it breaks off."""
+        try:
+            async with self._client.stream("GET", "/v1/snapshots", params={"history": self.history}) as response:
+                if response.status_code != httpx.codes.OK:
+                    raise SourceGoneError(f"the stack answered {response.status_code}")
+                pending = bytearray()
+                async for chunk in response.aiter_raw():
+                    pending += chunk
+                    *lines, rest = pending.split(b"\n")
+                    pending = bytearray(rest)
+                    if len(pending) > LINE_LIMIT:
+                        raise SourceGoneError("what answers is not a stack: its lines do not end")
+                    for line in lines:
+                        if line.strip():
+                            yield decode(bytes(line))
+        except httpx.HTTPError as error:
+            raise SourceGoneError(_clause(error)) from error
+        raise SourceGoneError("the stack closed the connection")
+
+    async def send(self, command: Command) -> Answer:
+        """POST one command."""
+        try:
+            response = await self._client.post("/v1/commands", content=msgspec.json.encode(command))
+            return msgspec.json.decode(response.content, type=Answer)
+        except httpx.HTTPError as error:
+            return Answer(False, f"The stack did not take it: {_clause(error)}.")
+        except msgspec.DecodeError:
+            return Answer(False, f"The stack answered {response.status_code}, and not in a form this console reads.")
+
+    def hold(self, still: bool) -> None:
+        """Nothing: collecting goes on."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def decode(line: bytes) -> Snapshot:
+    """One snapshot. Raises SourceGoneError on another version or on what is no snapshot."""
+    try:
+        snapshot = snapshot_decoder.decode(line)
+    except msgspec.DecodeError as error:
+        try:
+            version = msgspec.json.decode(line, type=_Version).schema_version
+        except msgspec.DecodeError:
+            version = 0
+        if version not in {0, SCHEMA_VERSION}:
+            raise SourceGoneError(_other_version(version)) from error
+        raise SourceGoneError(f"the stack sent something that is no snapshot ({error})") from error
+    if snapshot.schema_version != SCHEMA_VERSION:
+        raise SourceGoneError(_other_version(snapshot.schema_version))
+    return snapshot
+
+
+def _other_version(version: int) -> str:
+    return f"the stack speaks snapshot version {version}, this console {SCHEMA_VERSION}: restart the stack or update the console"
+
+
+def _clause(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.ConnectError):
+        return "no stack answers on the socket"
+    if isinstance(error, httpx.TimeoutException):
+        return "the stack fell silent"
+    return "the connection broke off"

@@ -1,0 +1,71 @@
+"""What a panel gets to see: a snapshot, its past, and how the console stands to its source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from console import format as fmt
+from console.history import History
+from console.ink import Span
+from server.telemetry.snapshot import Quantiles, Snapshot, Value
+
+Link = Literal["connecting", "live", "replay", "scripted", "lost", "ended"]
+
+
+@dataclass(frozen=True, eq=False)
+class KeyHint:
+    """One key in the footer."""
+
+    key: str
+    label: str
+    action: str
+    why_not: str = ""
+    """Why it does nothing now; empty when it works."""
+    rank: int = 2
+    """1: left out first where room is short."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One moment of the screen."""
+
+    snapshot: Snapshot | None = None
+    history: History = field(default_factory=History)
+    link: Link = "connecting"
+    lost_reason: str = ""
+    lost_s: float = 0.0
+    frozen_s: float | None = None
+    """Seconds the display has been standing still; None when it moves."""
+    status: str = ""
+    status_style: str = "text"
+    title_note: str = ""
+    keys: tuple[KeyHint, ...] = ()
+
+
+def figure(
+    value: Value, text: str, *, style: str = "figure", unit: str = "", note: str = "", unit_style: str = "label"
+) -> tuple[Span, ...]:
+    """A reading as spans: the text in its style, its unit, and its date when it is stale; `—` with the reason when absent."""
+    if fmt.known(value.v) is None:
+        return (Span(fmt.ABSENT_TEXT, "absent", fmt.sanitize(value.why) or "not known"), *_unit(unit, "absent"))
+    dated = fmt.age(value.age_s)
+    where = f"from {value.src}" + (f", {fmt.window(value.n, value.window_s)}" if value.n is not None else "")
+    hint = "; ".join(part for part in (note, fmt.sanitize(value.why), where) if part)
+    if dated:
+        return (Span(text, "stale", hint), *_unit(unit, "stale"), Span(dated, "stale"))
+    return (Span(text, style, hint), *_unit(unit, unit_style))
+
+
+def _unit(unit: str, style: str) -> tuple[Span, ...]:
+    return (Span(f" {unit}", style),) if unit else ()
+
+
+def quantile_note(quantiles: Quantiles) -> str:
+    """What a row of quantiles stands on, for its tooltip."""
+    parts = [
+        f"from {quantiles.src}, {fmt.window(quantiles.n, quantiles.window_s)}",
+        "" if quantiles.exact else "estimated from histogram buckets",
+        fmt.sanitize(quantiles.why),
+    ]
+    return "; ".join(part for part in parts if part)

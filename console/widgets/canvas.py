@@ -1,0 +1,128 @@
+"""The one widget that draws: a pure panel's lines as strips, refreshing the cells that changed and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from rich.segment import Segment
+from textual import events
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from console.ink import Line, Span, fit, is_simple, text_width
+from console.palette import style_of
+from console.view import View
+
+Panel = Callable[[View, int, int], list[Line]]
+"""(view, cells, rows) -> at most `rows` lines."""
+
+MERGE_WITHIN = 12
+"""Changes this close are written as one span: moving the cursor and setting colours costs more than the cells between."""
+
+
+class Canvas(Widget):
+    """Draws a panel from the latest view. Its lines are diffed by cell, so that a frame costs what changed."""
+
+    ALLOW_SELECT = False
+
+    def __init__(self, panel: Panel, *, name: str | None = None, id: str | None = None, fades: bool = True) -> None:  # noqa: A002 - Textual's name for it
+        super().__init__(name=name, id=id)
+        self._panel = panel
+        self._fades = fades
+        """Greyed while the source is lost."""
+        self._view: View | None = None
+        self._lines: list[Line] = []
+        self._faded = False
+
+    def show(self, view: View) -> None:
+        """Draw this view now; nothing is refreshed where nothing changed."""
+        self._view = view
+        self._draw()
+
+    def _draw(self) -> None:
+        cells, rows = self.size
+        if self._view is None or not cells or not rows:
+            return
+        lines = [fit(line, cells) for line in self._panel(self._view, cells, rows)[:rows]]
+        lines += [fit((), cells)] * (rows - len(lines))
+        faded = self._fades and self._view.link == "lost"
+        before, was_faded = self._lines, self._faded
+        self._lines, self._faded = lines, faded
+        if len(before) != len(lines) or faded != was_faded:
+            self.refresh()
+            return
+        regions = [
+            Region(x1, y, x2 - x1, 1)
+            for y, (old, new) in enumerate(zip(before, lines, strict=True))
+            if old != new
+            for x1, x2 in changed_spans(old, new)
+        ]
+        if regions:
+            self.refresh(*regions)
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the panel."""
+        if y >= len(self._lines):
+            return Strip.blank(self.size.width, style_of("text", colour=self._colour))
+        segments = [
+            Segment(span.text, style_of(span.style, colour=self._colour, stale=self._faded)) for span in self._lines[y] if span.text
+        ]
+        return Strip(segments, self.size.width)
+
+    @property
+    def _colour(self) -> bool:
+        return not self.app.no_color
+
+    def on_resize(self) -> None:
+        """Draw for the new size."""
+        self._lines = []
+        self._draw()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """The note of the figure under the pointer becomes the tooltip."""
+        found = self.span_at(event.x, event.y)
+        note = found.note if found and found.note else None
+        if note != self.tooltip:
+            self.tooltip = note
+
+    async def on_click(self, event: events.Click) -> None:
+        """Run the action of what was clicked."""
+        found = self.span_at(event.x, event.y)
+        if found and found.action:
+            await self.app.run_action(found.action)
+
+    def span_at(self, x: int, y: int) -> Span | None:
+        """The span under a cell of this widget."""
+        if not 0 <= y < len(self._lines):
+            return None
+        for span in self._lines[y]:
+            x -= text_width(span.text)
+            if x < 0:
+                return span
+        return None
+
+
+def changed_spans(old: Line, new: Line) -> list[tuple[int, int]]:
+    """[begin, end) cells in which two lines of one width differ, merged where they are close.
+
+    A line with characters of other widths than one cell is taken whole.
+    """
+    if not all(is_simple(span.text) for span in (*old, *new)):
+        return [(0, sum(text_width(span.text) for span in new))]
+    found: list[tuple[int, int]] = []
+    for x, (before, after) in enumerate(zip(_cells(old), _cells(new), strict=False)):
+        if before == after:
+            continue
+        if found and x - found[-1][1] <= MERGE_WITHIN:
+            found[-1] = (found[-1][0], x + 1)
+        else:
+            found.append((x, x + 1))
+    return found
+
+
+def _cells(line: Line) -> Iterator[tuple[str, str]]:
+    for span in line:
+        style = span.style
+        for character in span.text:
+            yield character, style

@@ -1,0 +1,127 @@
+"""What: prompts and replies of uneven length, seeded, made of words that tokenizers know."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import msgspec
+
+_WORD_LIST = """
+able about above across after again age air all along also always among animal answer any apple area arm around ask
+back bad ball bank base bear beat bed before began behind best better big bird black blue board boat body book both
+box boy bread bring brother brown build bus busy buy call came car care carry case cat cause chair change city class
+clean clear close cloud coast cold color come cook cool corner cost country course cover cross cup cut dance dark
+day deep dog door down draw dream dress drink drive drop dry each early earth east easy eat edge egg end enough even
+evening ever every eye face fact fall family far farm fast father feel feet few field fight fill find fine fire first
+fish floor fly follow food foot form found free fresh friend front full game garden gave girl give glass go gold good
+grass great green ground group grow half hand happy hard hat head hear heart heat heavy help here high hill history
+hold home hope horse hot hour house hundred idea inch island job join jump keep key kind king kitchen knew land large
+last late laugh law lead leaf learn leave left letter life light line list listen little live long look lost love low
+machine main make man many map mark market matter mean measure meat meet middle mile milk mind minute money month moon
+morning most mother mountain mouth move music name near neck need never new next night north nose note nothing number
+object ocean off often oil old once open orange order other over own page paper part pass past pay people person
+picture piece place plain plan plane plant play point poor power press problem pull push put queen question quick
+quiet rain reach read ready real red rest rich ride right ring rise river road rock room round rule run safe sail salt
+same sand say school sea season seat second see seed sell send sense sentence set seven shape ship shoe shop short
+show side sign silver simple since sing sister sit six size skin sky sleep slow small smile snow soft some song soon
+sound south space speak special spring square stand star start state stay step still stone stop store story street
+strong summer sun sure table tail take talk tall teach team tell ten test thing think third thought three through
+time today together told took top toward town travel tree trip true try turn two uncle under until use valley very
+view village visit voice wait walk wall want war warm wash watch water wave way wear weather week well west wheel
+when while white wide wife wild wind window winter wish woman wonder wood word work world write year yellow young
+"""
+WORDS = tuple(_WORD_LIST.split())
+"""Common English words; with their leading space nearly all are one token to a byte-pair tokenizer."""
+
+OPENING = "Tell me a long story that has these words in it:"
+PREFIX_WORDS = 16
+"""Words that begin every prompt of one person and nobody else's: a prefix cache helps within a person, not across."""
+TEMPLATE_TOKENS = 64
+"""Room left in the context for the chat template and its system prompt."""
+TOKENS_A_WORD = 1.6
+"""Taken for the worst when a prompt is clipped to the context: 1.00 with SmolLM2's tokenizer (measured), 1.53 with a
+generated one that knows few words."""
+
+
+class Lengths(msgspec.Struct, frozen=True):
+    """A lognormal distribution of token counts, clipped to low..high. Its median is `median` where the clip spares it."""
+
+    median: int
+    sigma: float
+    low: int
+    high: int
+
+    @classmethod
+    def around(cls, median: int, sigma: float) -> Lengths:
+        """Clipped at an eighth and at eight times the median."""
+        return cls(median=median, sigma=sigma, low=max(1, median // 8), high=median * 8)
+
+    def draw(self, rng: random.Random) -> int:
+        return max(self.low, min(self.high, round(rng.lognormvariate(math.log(self.median), self.sigma))))
+
+
+class Mix(msgspec.Struct, frozen=True):
+    """How long prompts and replies are, in tokens, and the context they must fit in together."""
+
+    prompt: Lengths = Lengths.around(128, 0.6)
+    output: Lengths = Lengths.around(64, 0.5)
+    context: int = 2048
+
+    @classmethod
+    def of(cls, prompt_tokens: int, output_tokens: int, context: int) -> Mix:
+        """The usual spread around two medians."""
+        return cls(Lengths.around(prompt_tokens, 0.6), Lengths.around(output_tokens, 0.5), context)
+
+
+class Message(msgspec.Struct, frozen=True):
+    role: str
+    content: str
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """What one request asks."""
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    words: int
+    """Words in it: roughly its tokens, without the template's."""
+
+
+class Sampling(msgspec.Struct, frozen=True):
+    """How the reply is drawn; None leaves it to the server."""
+
+    temperature: float | None = None
+    ignore_eos: bool = False
+    """Reply with max_tokens exactly. vLLM's own field: other servers may refuse it."""
+
+
+def person_prefix(rng: random.Random) -> str:
+    """The words every prompt of one person begins with."""
+    return " ".join(rng.choices(WORDS, k=PREFIX_WORDS))
+
+
+def make_prompt(rng: random.Random, mix: Mix, prefix: str) -> Prompt:
+    """Draw one. The reply is clipped to half the context first, then the prompt to what is left."""
+    max_tokens = max(1, min(mix.output.draw(rng), mix.context // 2))
+    room = int((mix.context - max_tokens - TEMPLATE_TOKENS) / TOKENS_A_WORD)
+    words = max(1, min(mix.prompt.draw(rng), room))
+    opening = prefix.split() + OPENING.split()
+    text = opening[:words] + rng.choices(WORDS, k=max(0, words - len(opening)))
+    return Prompt(messages=(Message("user", " ".join(text)),), max_tokens=max_tokens, words=words)
+
+
+def chat_body(prompt: Prompt, model: str, sampling: Sampling) -> bytes:
+    """The JSON body of a streamed `/v1/chat/completions` request that asks for its usage."""
+    body: dict[str, object] = {
+        "model": model,
+        "messages": prompt.messages,
+        "max_tokens": prompt.max_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if sampling.temperature is not None:
+        body["temperature"] = sampling.temperature
+    if sampling.ignore_eos:
+        body["ignore_eos"] = True
+    return msgspec.json.encode(body)

@@ -1,0 +1,153 @@
+"""What a client asks for: ids, trace context and the body, and what of it goes upstream. Pure."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable
+
+import msgspec
+
+Headers = list[tuple[bytes, bytes]]
+
+MAX_REQUEST_ID_CHARS = 128
+
+_REQUEST_ID = re.compile(rb"[\x20-\x7e]{1,%d}" % MAX_REQUEST_ID_CHARS)
+_TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+
+HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+
+_NOT_FORWARDED = HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"expect",
+    b"accept-encoding",  # a compressed stream could not be read on its way
+    b"x-request-id",
+    b"traceparent",
+}
+
+
+class BadBodyError(ValueError):
+    """The body is not what the API takes; the text is for the client."""
+
+
+class Ids(msgspec.Struct, frozen=True):
+    """How a request is known here, upstream and at the client."""
+
+    request_id: str
+    trace_id: str
+    """32 hex digits."""
+    traceparent: bytes
+    """As sent upstream: the client's trace id where it sent a valid one, always a span id of our own, always sampled,
+    because the engine's spans are where its exact times come from."""
+    trace_taken: bool
+    """The trace is the client's, so that its tracestate goes with it."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A checked request body."""
+
+    body: bytes
+    """As it goes upstream: the client's own bytes unless usage had to be asked for."""
+    stream: bool
+    strip_usage: bool
+    """We asked for the usage, the client didn't."""
+
+
+def identify(headers: Headers) -> Ids:
+    """Take X-Request-Id (printable ASCII, at most 128) and traceparent where valid, else make them."""
+    request_id = _value(headers, b"x-request-id")
+    if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+        request_id = secrets.token_hex(16).encode("ascii")
+    trace_id = _trace_id(_value(headers, b"traceparent"))
+    taken = trace_id is not None
+    if trace_id is None:
+        trace_id = secrets.token_hex(16)
+    return Ids(
+        request_id=request_id.decode("ascii"),
+        trace_id=trace_id,
+        traceparent=f"00-{trace_id}-{secrets.token_hex(8)}-01".encode("ascii"),
+        trace_taken=taken,
+    )
+
+
+def read_request(body: bytes) -> Asked:
+    """Check a completion request and ask for its usage. Raises BadBodyError."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadBodyError("The request body is not a JSON object.") from None
+    if bytes(fields.get("stream", b"")) != b"true":
+        return Asked(body=body, stream=False, strip_usage=False)
+    try:
+        options = msgspec.json.decode(fields.get("stream_options", b"null"), type=dict[str, msgspec.Raw] | None) or {}
+    except msgspec.ValidationError:
+        raise BadBodyError("stream_options is not a JSON object.") from None
+    if bytes(options.get("include_usage", b"")) == b"true":
+        return Asked(body=body, stream=True, strip_usage=False)
+    options["include_usage"] = msgspec.Raw(b"true")
+    fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
+    return Asked(body=msgspec.json.encode(fields), stream=True, strip_usage=True)
+
+
+def upstream_headers(headers: Headers, ids: Ids, host: bytes) -> Headers:
+    """The client's headers without those of its connection, with our ids. Content-Length is the connection's to add."""
+    dropped = _NOT_FORWARDED | _named_by_connection(headers)
+    if not ids.trace_taken:
+        dropped |= {b"tracestate"}
+    sent = [(name, value) for name, value in headers if name not in dropped]
+    return [
+        (b"host", host),
+        *sent,
+        (b"x-request-id", ids.request_id.encode("ascii")),
+        (b"traceparent", ids.traceparent),
+    ]
+
+
+def response_headers(headers: Headers, request_id: str, *, keep_length: bool) -> Headers:
+    """Upstream's headers without those of its connection, with the request's id."""
+    dropped = HOP_BY_HOP | _named_by_connection(headers) | {b"x-request-id"}
+    if not keep_length:
+        dropped |= {b"content-length"}
+    kept = [(name, value) for name, value in headers if name not in dropped]
+    return [*kept, (b"x-request-id", request_id.encode("ascii"))]
+
+
+def declared_length(headers: Headers) -> int | None:
+    value = _value(headers, b"content-length")
+    return int(value) if value is not None and value.isdigit() else None
+
+
+def is_event_stream(headers: Headers) -> bool:
+    return (_value(headers, b"content-type") or b"").lower().startswith(b"text/event-stream")
+
+
+def _value(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
+    return next((value for name, value in headers if name == wanted), None)
+
+
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    named = (value for name, value in headers if name == b"connection")
+    return frozenset(token.strip().lower() for value in named for token in value.split(b","))
+
+
+def _trace_id(traceparent: bytes | None) -> str | None:
+    """W3C Trace Context, level 1: version 00 has exactly four fields, later ones may have more, zero ids are invalid."""
+    match = _TRACEPARENT.fullmatch(traceparent or b"")
+    if match is None or (match[1] == b"00" and match[4] is not None):
+        return None
+    if not match[2].strip(b"0") or not match[3].strip(b"0"):
+        return None
+    return match[2].decode("ascii")

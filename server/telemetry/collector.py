@@ -1,0 +1,319 @@
+"""Everything that is measured, brought together: scrapes and records in, one Snapshot a tick out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+import httpx
+import msgspec
+
+from loadgen.records import IntervalRecord, LoadRecord
+from loadgen.slo import CHAT, Slo
+from server.gateway.records import GatewayRecord
+from server.telemetry import gateway_series
+from server.telemetry.aging import aged, aged_readings
+from server.telemetry.dialects import Dialect
+from server.telemetry.dialects.vllm import VllmDialect
+from server.telemetry.engine_series import EngineSeries
+from server.telemetry.experience import Experience
+from server.telemetry.exposition import scan
+from server.telemetry.gateway_series import GatewaySeries
+from server.telemetry.gpu import GpuReader, GpuReading
+from server.telemetry.host import HostReader, Pids
+from server.telemetry.join import EngineTimes, Join, breakdown
+from server.telemetry.little import LittleWindow
+from server.telemetry.load_series import NO_LOAD, LoadSeries
+from server.telemetry.peaks import Peak, peak_of
+from server.telemetry.scraper import TIMEOUT_S, ScrapeError, SourceLog, fetch, fetch_metrics
+from server.telemetry.snapshot import (
+    Engine,
+    Event,
+    Gpu,
+    Host,
+    JoinedRequest,
+    Quantiles,
+    Snapshot,
+    SourceState,
+    Value,
+)
+from server.telemetry.verdict import WINDOW_S, Evidence, Held, verdict
+
+EVENTS = 20
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What the stack knows without measuring, at the moment of a snapshot."""
+
+    engine: Engine
+    """Phase, error, model, version, device, url, pid, argv, limits, start; its readings are left to the collector.
+    `stage_times` is what the launch asked for and stands until requests show what is really had."""
+    gateway_url: str = ""
+    policy: str = "fifo"
+    events: list[Event] = []
+    """Oldest first; the last 20 are kept."""
+    read_only: str = ""
+    recording_s: float | None = None
+    seq: int = 0
+    uptime_s: float = 0.0
+
+
+class Collector:
+    """Owns every window. One event loop uses it; only the GPU's and the host's readings happen in a thread."""
+
+    def __init__(
+        self,
+        *,
+        slo: Slo = CHAT,
+        dialect: Dialect | None = None,
+        gpu: GpuReader | None = None,
+        host: HostReader | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._slo = slo
+        self._dialect = dialect or VllmDialect()
+        self._clock = clock
+        self._client = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_S)
+        self._gpu_reader = gpu or GpuReader()
+        self._host_reader = host or HostReader()
+        self._machine: asyncio.Task[None] | None = None
+        self._gpus: GpuReading | None = None
+        self._host: tuple[float, Host] | None = None
+        self._engine = EngineSeries()
+        self._gateway = GatewaySeries()
+        self._load = LoadSeries()
+        self._join = Join()
+        self._healthy: bool | None = None
+        self._exact: str = ""
+        self._by_client = Experience("load", slo)
+        self._by_gateway = Experience("gateway", slo)
+        self._clients_inside = LittleWindow()
+        self._gateway_inside = LittleWindow()
+        self._held = Held(since=clock())
+        self._sources = {name: SourceLog() for name in ("engine", "health", "gateway", "nvml", "host")}
+        self._times_at: float | None = None
+
+    async def aclose(self) -> None:
+        """Let go of connections and the GPU."""
+        if self._machine is not None:
+            await asyncio.wait({self._machine}, timeout=TIMEOUT_S)
+            if not self._machine.done():
+                self._machine.cancel()  # the thread is stuck in the driver, which nobody can help
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._machine
+            else:
+                self._gpu_reader.close()
+        await self._client.aclose()
+
+    async def scrape(self, engine_url: str | None, gateway_url: str | None, pids: Pids | None = None) -> None:
+        """Read every instrument once; takes a second at most. What fails becomes a source's state, never an exception.
+
+        None for a URL: there is nothing to ask (the engine is down or starting).
+        """
+        await asyncio.gather(
+            self._scrape_engine(engine_url),
+            self._scrape_health(engine_url),
+            self._scrape_gateway(gateway_url),
+            self._read_machine(pids or {}),
+        )
+
+    def on_gateway(self, record: GatewayRecord) -> None:
+        now = self._clock()
+        self._join.on_gateway(record, now)
+        self._gateway.on_record(record)
+        self._gateway_inside.on_finished(record.done, record.done - record.accepted)
+        if record.engine_queue_s is not None:
+            self._exact = "in-band"
+
+    def on_load(self, record: LoadRecord) -> None:
+        now = self._clock()
+        if isinstance(record, IntervalRecord):
+            self._load.on_interval(record)
+            self._by_client.watch(record.at)
+            self._clients_inside.on_count(record.at, self._load.in_flight(now))
+            return
+        self._join.on_load(record, now)
+        self._by_client.on_load(record)
+        self._clients_inside.on_finished(record.done, record.e2e_s)
+
+    def on_engine_times(self, times: EngineTimes) -> None:
+        self._times_at = self._clock()
+        self._join.on_times(times, self._times_at)
+        if self._exact != "in-band":
+            self._exact = "otlp"
+
+    def reset_engine(self) -> None:
+        """Another engine process answers from here on: its windows begin anew."""
+        self._engine.reset()
+        self._healthy = None
+        self._exact = ""
+
+    def requests(self, limit: int = 2_000) -> list[JoinedRequest]:
+        """The latest finished requests, oldest first."""
+        return self._join.requests(limit)
+
+    def snapshot(self, facts: Facts, now: float, wall: float) -> Snapshot:
+        """Everything at this moment. `now` is the collector's clock."""
+        load_runs = self._load.active(now)
+        self._join.expects_load = load_runs
+        self._join.expects_times = self._exact == "otlp"
+        self._by_gateway.watch(now)
+        for parts in self._join.seal(now):
+            if parts.load is None and parts.gateway is not None:
+                self._by_gateway.on_gateway(parts.gateway, now)
+        joined = self._join.within(WINDOW_S, now)
+        broken_down = breakdown(joined, WINDOW_S, self._engine.stage_means(now))
+        seen = self._exact or ("windowed" if broken_down.n else facts.engine.stage_times)
+        engine = self._engine.fill(msgspec.structs.replace(facts.engine, healthy=self._healthy, stage_times=seen), now)
+        experience = self._by_client if load_runs else self._by_gateway
+        good, missed, _ = experience.judged(now)
+        inside = self._gateway.inside(now) or 0.0
+        word, self._held = verdict(
+            Evidence(
+                now=now,
+                phase=engine.phase,
+                error=engine.error,
+                good=good,
+                due=good + missed + self._load.overdue(self._slo, now),
+                inside=max(inside, self._load.in_flight(now)),
+                running=engine.running.v or 0.0,
+                heartbeat_age_s=engine.heartbeat_age_s,
+                src="load" if load_runs else "gateway",
+            ),
+            self._held,
+        )
+        gaps = self._load.gaps(now) if load_runs else Quantiles(src="load", exact=False, why=NO_LOAD)
+        return Snapshot(
+            seq=facts.seq,
+            at=now,
+            wall=wall,
+            uptime_s=round(facts.uptime_s, 3),
+            read_only=facts.read_only,
+            recording_s=facts.recording_s,
+            verdict=word,
+            people=self._load.people(now),
+            queue=self._gateway.queue(facts.gateway_url, facts.policy, now),
+            engine=engine,
+            feel=experience.feel(word.attainment, gaps, now),
+            breakdown=broken_down,
+            little=(self._clients_inside if load_runs else self._gateway_inside).read(now),
+            gpus=self._gpus_now(engine, now),
+            gpu_note="not asked yet" if self._gpus is None else self._gpus.note,
+            host=Host() if self._host is None else aged_readings(self._host[1], at=self._host[0], now=now),
+            events=facts.events[-EVENTS:],
+            sources=self._states(now),
+        )
+
+    def _gpus_now(self, engine: Engine, now: float) -> list[Gpu]:
+        if self._gpus is None:
+            return []
+        gpus = [aged_readings(gpu, at=self._gpus.at, now=now) for gpu in self._gpus.gpus]
+        if len(gpus) != 1:
+            several = Value(src="engine", why="several GPUs: which of them the engine uses is not known")
+            return [msgspec.structs.replace(gpu, mfu=several, mbu=several) for gpu in gpus]
+        peak = peak_of(gpus[0].name)
+        return [
+            msgspec.structs.replace(
+                gpus[0],
+                mfu=_utilization(engine.flops_per_s, peak, 0, gpus[0].name),
+                mbu=_utilization(engine.bytes_per_s, peak, 1, gpus[0].name),
+            )
+        ]
+
+    def _states(self, now: float) -> dict[str, SourceState]:
+        states = {name: log.state(now) for name, log in self._sources.items()}
+        load = SourceLog(self._load.last_at(), self._load.active(now), "" if self._load.active(now) else NO_LOAD)
+        states["load"] = load.state(now)
+        if self._times_at is not None:
+            states["trace"] = SourceLog(self._times_at, True, "").state(now)
+        return states
+
+    async def _scrape_engine(self, url: str | None) -> None:
+        log = self._sources["engine"]
+        if url is None:
+            log.bad("no engine to ask")
+            return
+        try:
+            text = await fetch_metrics(self._client, url)
+        except ScrapeError as error:
+            log.bad(str(error))
+            return
+        at = self._clock()
+        page = scan(text, self._dialect.wanted)
+        reading = self._dialect.read(page.samples)
+        if not reading:
+            log.bad(f"/metrics answers, but not with {self._dialect.name}'s metrics: another service?")
+            return
+        self._engine.add(at, reading)
+        log.good(at, f"{page.refused} lines refused" if page.refused else "")
+
+    async def _scrape_health(self, url: str | None) -> None:
+        log = self._sources["health"]
+        if url is None:
+            self._healthy = None
+            log.bad("no engine to ask")
+            return
+        try:
+            status, _ = await fetch(self._client, url.rstrip("/") + "/health")
+        except ScrapeError as error:
+            self._healthy = False
+            log.bad(str(error))
+            return
+        self._healthy = status == httpx.codes.OK
+        if self._healthy:
+            log.good(self._clock())
+        else:
+            log.bad(f"/health answers HTTP {status}")
+
+    async def _scrape_gateway(self, url: str | None) -> None:
+        log = self._sources["gateway"]
+        if url is None:
+            log.bad("no gateway to ask")
+            return
+        try:
+            page = scan(await fetch_metrics(self._client, url), gateway_series.WANTED)
+        except ScrapeError as error:
+            log.bad(str(error))
+            return
+        at = self._clock()
+        if not page.samples:
+            log.bad("/metrics answers, but not with the gateway's metrics: another service?")
+            return
+        self._gateway.add(at, page.samples)
+        inside = self._gateway.inside(at)
+        if inside is not None:
+            self._gateway_inside.on_count(at, inside)
+        log.good(at)
+
+    async def _read_machine(self, pids: Pids) -> None:
+        """GPU and host, in a thread. A call that hangs in a driver is left there and not joined by another."""
+        if self._machine is None or self._machine.done():
+            self._machine = asyncio.create_task(self._machine_reading(pids))
+        await asyncio.wait({self._machine}, timeout=TIMEOUT_S)
+        if not self._machine.done():
+            self._sources["nvml"].bad(f"no answer in {TIMEOUT_S:.0f} s")
+        elif (error := self._machine.exception()) is not None:
+            self._sources["host"].bad(f"{type(error).__name__}: {error}")
+
+    async def _machine_reading(self, pids: Pids) -> None:
+        at = self._clock()
+        self._host = (at, await asyncio.to_thread(self._host_reader.read, pids, at))
+        self._sources["host"].good(at)
+        at = self._clock()
+        self._gpus = await asyncio.to_thread(self._gpu_reader.read, at)
+        if self._gpus.gpus:
+            self._sources["nvml"].good(at)
+        else:
+            self._sources["nvml"].bad(self._gpus.note)
+
+
+def _utilization(rate: Value, peak: Peak | None, which: int, name: str) -> Value:
+    """A rate as a share of the device's peak; `which` is 0 for FLOPs and 1 for bytes."""
+    if rate.v is None:
+        return rate
+    if peak is None:
+        return Value(src="engine", why=f"the peak of {name or 'this device'} is not in the table")
+    share = rate.v / peak[which]
+    return aged(share, "engine", at=-rate.age_s, now=0.0, window_s=rate.window_s, why="the engine's own estimate")

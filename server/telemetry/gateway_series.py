@@ -1,0 +1,120 @@
+"""The gateway's metrics and records over time, as the `Queue` figures of a Snapshot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from server.gateway.records import GatewayRecord
+from server.telemetry.aging import absent, aged, rounded_quantiles
+from server.telemetry.exposition import Sample
+from server.telemetry.snapshot import Queue, Value
+from server.telemetry.windows import GrowthWindow, SampleWindow, counter_window
+
+PREFIX = "spark_gateway_"
+GAUGES = (
+    "queue_depth",
+    "in_flight",
+    "held",
+    "buffered_bytes",
+    "connections",
+    "oldest_wait_seconds",
+    "max_in_flight",
+    "max_queue",
+)
+COUNTERS = ("requests_total", "requests_finished_total", "rejected_total")
+WANTED = frozenset(PREFIX + name for name in GAUGES + COUNTERS)
+
+SHARE_S = 30.0
+RATE_S = 10.0
+_FAILED = frozenset({"failed", "expired"})
+
+
+class GatewaySeries:
+    """Samples and records in, `Queue` figures out."""
+
+    def __init__(self) -> None:
+        self._gauges: dict[str, tuple[float, float]] = {}
+        self._arrived = counter_window(SHARE_S)
+        self._rejected = counter_window(SHARE_S)
+        self._failed = counter_window(SHARE_S)
+        self._outcomes: dict[str, int] = {}
+        self._waits = SampleWindow(SHARE_S)
+        self._at: float | None = None
+
+    def add(self, at: float, samples: Iterable[Sample]) -> None:
+        """Take one scrape. A counter without a child yet (no rejection so far) stands at 0 by its definition."""
+        self._at = at
+        totals = dict.fromkeys(COUNTERS, 0.0)
+        outcomes: dict[str, float] = {}
+        for sample in samples:
+            name = sample.name.removeprefix(PREFIX)
+            if name in totals:
+                totals[name] += sample.value
+                outcome = sample.labels.get("outcome")
+                if outcome is not None:
+                    outcomes[outcome] = outcomes.get(outcome, 0.0) + sample.value
+            elif name in GAUGES:
+                self._gauges[name] = (at, sample.value)
+        self._outcomes = {outcome: round(total) for outcome, total in outcomes.items()}
+        self._arrived.add(at, totals["requests_total"])
+        self._rejected.add(at, totals["rejected_total"])
+        self._failed.add(at, math.fsum(v for outcome, v in outcomes.items() if outcome in _FAILED))
+
+    def on_record(self, record: GatewayRecord) -> None:
+        if record.queued is not None and record.admitted is not None:
+            self._waits.add(record.done, record.admitted - record.queued)
+
+    def gauge(self, name: str, now: float) -> Value:
+        found = self._gauges.get(name)
+        if found is None:
+            return absent("gateway", "no answer yet" if self._at is None else "not reported by the gateway")
+        return aged(found[1], "gateway", at=found[0], now=now)
+
+    def inside(self, now: float) -> float | None:
+        """Requests between their accept and their last byte: waiting, with the engine, and held for slow clients."""
+        parts = [self.gauge(name, now).v for name in ("queue_depth", "in_flight", "held")]
+        known = [v for v in parts if v is not None]
+        return math.fsum(known) if len(known) == len(parts) else None
+
+    def queue(self, url: str, policy: str, now: float) -> Queue:
+        arrived = self._arrived.latest
+        return Queue(
+            url=url,
+            policy=policy,
+            depth=self.gauge("queue_depth", now),
+            in_flight=self.gauge("in_flight", now),
+            max_in_flight=self.gauge("max_in_flight", now),
+            max_queue=self.gauge("max_queue", now),
+            oldest_s=self._oldest(now),
+            wait_s=rounded_quantiles(self._waits.quantiles(now, "gateway")),
+            arrivals_per_s=self._arrivals(now),
+            refused_share=self._share(self._rejected, now),
+            failed_share=self._share(self._failed, now),
+            held=self.gauge("held", now),
+            buffered_bytes=self.gauge("buffered_bytes", now),
+            connections=self.gauge("connections", now),
+            arrived_total=0 if arrived is None else round(arrived[1]),
+            outcomes=self._outcomes,
+        )
+
+    def _oldest(self, now: float) -> Value:
+        depth = self.gauge("queue_depth", now).v
+        return absent("gateway", "nobody waits") if depth == 0 else self.gauge("oldest_wait_seconds", now)
+
+    def _arrivals(self, now: float) -> Value:
+        gain = self._arrived.over(RATE_S)
+        if gain is None:
+            return absent("gateway", "needs two readings")
+        return aged(gain.amount / gain.seconds, "gateway", at=gain.at, now=now, window_s=gain.seconds)
+
+    def _share(self, part: GrowthWindow[float], now: float) -> Value:
+        arrived, gained = self._arrived.over(SHARE_S), part.over(SHARE_S)
+        if arrived is None or gained is None:
+            return absent("gateway", "needs two readings")
+        if arrived.amount <= 0:
+            return absent("gateway", "nothing arrived in the window")
+        # A failure may belong to an earlier arrival, so a short window can hold more of them than arrivals.
+        share = min(1.0, gained.amount / arrived.amount)
+        n = round(arrived.amount)
+        return aged(share, "gateway", at=arrived.at, now=now, n=n, window_s=arrived.seconds)

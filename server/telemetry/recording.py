@@ -1,0 +1,132 @@
+"""Recordings: a header line and snapshots as JSON lines in one gzip stream, flushed after each, so that a crash costs the last.
+
+The file is append-only and belongs to its owner alone (0600). Consecutive snapshots resemble each other, so one stream
+for all of them is a quarter of the size of one gzip member each.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from server.telemetry.snapshot import SCHEMA_VERSION, Snapshot, snapshot_decoder, snapshot_encoder
+
+FORMAT = "spark-serve-recording"
+LINE_LIMIT = 16 * 1024 * 1024
+"""Bytes of one unpacked line; a snapshot has about 10 KB."""
+_GZIP = 31
+_CHUNK = 64 * 1024
+
+
+class RecordingError(Exception):
+    """One sentence on why a recording cannot be written or read."""
+
+
+class Header(msgspec.Struct, frozen=True):
+    """The first line."""
+
+    format: str
+    schema_version: int
+    wall: float = 0.0
+    """Unix seconds of the beginning, a label only."""
+
+
+_header_decoder = msgspec.json.Decoder(Header)
+
+
+class Recorder:
+    """Writes one recording."""
+
+    def __init__(self, path: Path) -> None:
+        """Create `path`. Raises RecordingError when it exists or cannot be written."""
+        self.path = path
+        self.snapshots = 0
+        self._first_at: float | None = None
+        self._last_at = 0.0
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            raise RecordingError(f"{path} exists already; recordings are never written over.") from None
+        except OSError as error:
+            raise RecordingError(f"{path} cannot be written ({error.strerror}).") from None
+        os.fchmod(descriptor, 0o600)  # a umask may have taken the owner's own bits
+        self._file: BinaryIO = os.fdopen(descriptor, "wb", buffering=0)
+        self._packer = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
+        self._append(msgspec.json.encode(Header(FORMAT, SCHEMA_VERSION, time.time())))
+
+    @property
+    def recorded_s(self) -> float:
+        """Seconds from the first snapshot to the last."""
+        return 0.0 if self._first_at is None else self._last_at - self._first_at
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Append one snapshot. Raises OSError (a full disk)."""
+        self._append(snapshot_encoder.encode(snapshot))
+        if self._first_at is None:
+            self._first_at = snapshot.at
+        self._last_at = snapshot.at
+        self.snapshots += 1
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self._file.write(self._packer.flush())
+            self._file.close()
+
+    def _append(self, line: bytes) -> None:
+        packed = self._packer.compress(line + b"\n") + self._packer.flush(zlib.Z_SYNC_FLUSH)
+        view = memoryview(packed)
+        while view:
+            view = view[self._file.write(view) :]
+
+
+def read(path: Path) -> Iterator[Snapshot]:
+    """The snapshots of a recording, in order, up to its end or to where it was cut.
+
+    Raises RecordingError, on the first step, when it is no recording of this version.
+    """
+    lines = _lines(path)
+    first = next(lines, None)
+    if first is None:
+        raise RecordingError(f"{path} is empty, cut before its header, or not a recording.")
+    try:
+        header = _header_decoder.decode(first)
+    except msgspec.DecodeError:
+        raise RecordingError(f"{path} is not a recording of spark-serve.") from None
+    if header.format != FORMAT:
+        raise RecordingError(f"{path} is not a recording of spark-serve.")
+    if header.schema_version != SCHEMA_VERSION:
+        raise RecordingError(
+            f"{path} has schema version {header.schema_version} and this spark-serve reads {SCHEMA_VERSION}; "
+            "replay it with the version that recorded it."
+        )
+    for line in lines:
+        try:
+            yield snapshot_decoder.decode(line)
+        except msgspec.DecodeError:
+            return
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Whole lines; what is torn at the end is left out."""
+    unpacker = zlib.decompressobj(_GZIP)
+    rest = b""
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                while chunk:
+                    rest += unpacker.decompress(chunk, LINE_LIMIT)
+                    chunk = unpacker.unconsumed_tail
+                    *whole, rest = rest.split(b"\n")
+                    yield from whole
+                    if len(rest) > LINE_LIMIT:
+                        return
+    except OSError as error:
+        raise RecordingError(f"{path} cannot be read ({error.strerror}).") from None
+    except zlib.error:
+        return

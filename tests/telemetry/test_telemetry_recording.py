@@ -1,0 +1,119 @@
+"""Recordings: whole, torn anywhere, foreign, of another version."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import zlib
+from pathlib import Path
+
+import pytest
+
+from server.telemetry.recording import FORMAT, Recorder, RecordingError, read
+from server.telemetry.snapshot import SCHEMA_VERSION, Snapshot, Value, Verdict, snapshot_encoder
+
+
+def snapshot(seq: int) -> Snapshot:
+    verdict = Verdict(word="GOOD", attainment=Value(v=0.5 + seq / 1000, n=seq))
+    return Snapshot(seq=seq, at=seq / 2, wall=1e9 + seq, verdict=verdict)
+
+
+def record(path: Path, count: int) -> None:
+    recorder = Recorder(path)
+    for seq in range(count):
+        recorder.write(snapshot(seq))
+    recorder.close()
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.rec"
+    record(path, 50)
+    assert [snapshot_encoder.encode(s) for s in read(path)] == [snapshot_encoder.encode(snapshot(i)) for i in range(50)]
+    assert gzip.decompress(path.read_bytes()).count(b"\n") == 51
+
+
+def test_a_recording_is_readable_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "run.rec"
+    recorder = Recorder(path)
+    for seq in range(3):
+        recorder.write(snapshot(seq))
+        assert [s.seq for s in read(path)] == list(range(seq + 1))
+    assert recorder.recorded_s == 1.0
+    recorder.close()
+    recorder.close()
+
+
+def test_torn_at_every_byte(tmp_path: Path) -> None:
+    path, torn = tmp_path / "run.rec", tmp_path / "torn.rec"
+    record(path, 4)
+    whole = path.read_bytes()
+    counts = []
+    for size in range(len(whole) + 1):
+        torn.write_bytes(whole[:size])
+        try:
+            counts.append([s.seq for s in read(torn)])
+        except RecordingError:
+            counts.append([])
+    assert all(seqs == list(range(len(seqs))) for seqs in counts)
+    lengths = [len(seqs) for seqs in counts]
+    assert lengths == sorted(lengths)
+    assert set(lengths) == {0, 1, 2, 3, 4}
+
+
+def test_garbage_after_the_end_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "run.rec"
+    record(path, 3)
+    with path.open("ab") as file:
+        file.write(b"\0" * 1000)
+    assert len(list(read(path))) == 3
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_it_belongs_to_its_owner_alone(tmp_path: Path, umask: int) -> None:
+    path = tmp_path / "run.rec"
+    before = os.umask(umask)
+    try:
+        Recorder(path).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "run.rec"
+    path.write_text("precious")
+    with pytest.raises(RecordingError, match="exists already"):
+        Recorder(path)
+    assert path.read_text() == "precious"
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="cannot be written"):
+        Recorder(tmp_path / "none" / "run.rec")
+    with pytest.raises(RecordingError, match="cannot be read"):
+        list(read(tmp_path / "none.rec"))
+
+
+def test_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "run.rec"
+    path.write_bytes(gzip.compress(b'{"format":"%s","schema_version":99}\n' % FORMAT.encode()))
+    with pytest.raises(RecordingError, match=f"schema version 99 and this spark-serve reads {SCHEMA_VERSION}"):
+        list(read(path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"plain text\n",
+        gzip.compress(b"not json\n"),
+        gzip.compress(b'{"format":"other","schema_version":1}\n'),
+        zlib.compress(b"x"),
+    ],
+)
+def test_what_is_no_recording_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "run.rec"
+    path.write_bytes(content)
+    with pytest.raises(RecordingError, match=r"run\.rec is"):
+        list(read(path))
