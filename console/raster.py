@@ -16,11 +16,11 @@ _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 
 
 def nice_top(value: float) -> float:
-    """The smallest 1, 2 or 5 times a power of ten that is not below `value`; 1 for nothing."""
+    """The smallest round number (1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten) not below `value`; 1 for nothing."""
     if not math.isfinite(value) or value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    for step in (1.0, 2.0, 5.0, 10.0):
+    for step in (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0):
         if value <= step * power * (1 + 1e-9):
             return step * power
     return 10.0 * power

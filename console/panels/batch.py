@@ -25,7 +25,7 @@ def batch(view: View, cells: int, rows: int) -> list[Line]:
     title += line(Span(f" of {fmt.count(cap)} slots" if cap is not None else " running", "title"))
     facts = _facts(engine, inner)
     grid_rows = max(1, min(body_rows - min(len(facts), 1 if body_rows < 6 else len(facts)) - (1 if body_rows >= 6 else 0), 12))
-    body = grid(running, cap, inner, grid_rows)
+    body = grid(running, cap, inner, grid_rows, stale=engine.running.age_s > fmt.STALE_AFTER_S)
     scale = slots_per_cell(cap, inner, grid_rows)
     if body_rows >= 6:
         each = "" if scale == 1 else f"  {scale} slots each"
@@ -41,7 +41,7 @@ def batch(view: View, cells: int, rows: int) -> list[Line]:
 
 def course(view: View, series: str, label: str, top: float, room: int, rows: int) -> list[Line]:
     """What is left of a panel shows the last minutes of one figure, if three rows are left for it."""
-    rows = min(rows - 2, 6)
+    rows = min(rows - 2, 10)
     values = view.history.cells(series, room)
     if rows < 2 or all(value is None for value in values):
         return []
@@ -54,7 +54,7 @@ def slots_per_cell(cap: float | None, room: int, rows: int) -> int:
     return 1 if not cap else max(1, math.ceil(cap / max(1, (room // 2 or 1) * 2 * rows)))
 
 
-def grid(running: float | None, cap: float | None, room: int, rows: int) -> list[Line]:
+def grid(running: float | None, cap: float | None, room: int, rows: int, *, stale: bool = False) -> list[Line]:
     """One cell a slot (or several): `▄` runs, `·` is free. Nothing is drawn where either is unknown."""
     if not cap:
         return [line(Span("max-num-seqs is not known", "absent"))]
@@ -72,7 +72,7 @@ def grid(running: float | None, cap: float | None, room: int, rows: int) -> list
         free = end - begin - busy
         on = gap.join([RUNS * size] * busy)
         off = gap.join(["·".center(size)] * free)
-        lines.append(line(Span(on, "work"), Span(gap if busy and free else ""), Span(off, "faint")))
+        lines.append(line(Span(on, "stale" if stale else "work"), Span(gap if busy and free else ""), Span(off, "faint")))
     return lines
 
 
@@ -93,8 +93,9 @@ def _facts(engine: Engine, room: int) -> list[Line]:
     value = figure(engine.kv_usage, f"{fmt.share(usage):>6}", style="bad" if style == "bad" else "figure")
     tokens = fmt.known(engine.kv_tokens.v)
     of = f" of {fmt.short_count(tokens)} tok" if tokens is not None and room >= 34 else ""
-    filled, rest = raster.bar(usage, max(4, room - len(label) - 8 - len(of)))
-    kv = line(Span(label, "label"), Span(filled, style), Span(rest, "frame"), " ") + value + line(Span(of, "faint"))
+    stale = fmt.age(engine.kv_usage.age_s)
+    filled, rest = raster.bar(usage, max(4, room - len(label) - 8 - len(of) - len(stale)))
+    kv = line(Span(label, "label"), Span(filled, "stale" if stale else style), Span(rest, "frame"), " ") + value + line(Span(of, "faint"))
     budget = fmt.known(engine.max_num_batched_tokens.v)
     step = figure(engine.tokens_per_step, fmt.rate(engine.tokens_per_step.v))
     if engine.tokens_per_step.v is not None and budget is not None:

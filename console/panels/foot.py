@@ -62,11 +62,15 @@ def _event(event: Event) -> Line:
 
 
 def status(view: View, cells: int, rows: int) -> list[Line]:
-    """The last answer, or else a source that does not answer well."""
+    """The last answer, or else a source that does not answer well, or why nothing can be done."""
     del rows
     if view.status:
         return [fit(line(" ", Span(fmt.sanitize(view.status), view.status_style)), cells)]
-    ill = trouble(view.snapshot) if view.snapshot else ()
+    if view.snapshot is None:
+        return [fit((), cells)]
+    ill = trouble(view.snapshot)
+    if not ill and view.snapshot.read_only:
+        ill = line(Span(" read-only: ", "warn"), Span(fmt.sanitize(view.snapshot.read_only), "label"))
     return [fit(ill, cells)]
 
 

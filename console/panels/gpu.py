@@ -53,7 +53,10 @@ def _device(device: Gpu, room: int, rows: int) -> list[Line]:
         ("MBU", device.mbu, "work", "bytes moved against the peak", 6 if device.mbu.v is not None else 12),
         ("NVML busy", device.busy, "over", "a kernel ran at all: busy is not work", 3),
     )
-    lines = [_meter(label, value, room, style, note) for label, value, style, note, needs in meters if rows >= needs]
+    lines = [_meter(label, value, room, style, note) for label, value, style, note, needs in meters if rows >= (needs if value.v is not None else max(needs, 8))]
+    reasons = dict.fromkeys(fmt.sanitize(value.why) for _, value, _, _, needs in meters if value.v is None and value.why and needs < 12)
+    for reason in list(reasons)[:1]:
+        lines += wrap(reason, room, "faint")[:2]
     if roomy:
         lines.append(())
     memory = "host memory" if device.unified else "memory"
@@ -80,10 +83,10 @@ def _meter(label: str, value: Value, room: int, style: str, note: str) -> Line:
     amount = fmt.known(value.v)
     shown = figure(value, f"{fmt.share(amount):>6}", note=note)
     if amount is None:
-        why = fmt.sanitize(value.why)
-        return fit(line(Span(f"{label:<10}", "label", note)) + line(Span("     ")) + shown + line(Span(f"  {why}", "faint")), room)
-    filled, rest = raster.bar(amount, max(2, room - 18))
-    return line(Span(f"{label:<10}", "label", note)) + shown + line("  ", Span(filled, style), Span(rest, "frame"))
+        return fit(line(Span(f"{label:<10}", "label", note)) + line(Span("     ")) + shown, room)
+    stale = fmt.age(value.age_s)
+    filled, rest = raster.bar(amount, max(2, room - 18 - len(stale)))
+    return line(Span(f"{label:<10}", "label", note)) + shown + line("  ", Span(filled, "stale" if stale else style), Span(rest, "frame"))
 
 
 def _amount(label: str, value: Value, text: str) -> Line:

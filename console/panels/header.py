@@ -77,7 +77,7 @@ def _state(view: View, *, brief: bool) -> Line:
         parts += line(Span("  ● REC ", "rec"), Span(fmt.clock(snapshot.recording_s), "label"))
     if not brief:
         if snapshot.read_only:
-            parts += line(Span("   read-only: ", "warn"), Span(fmt.sanitize(snapshot.read_only), "text"))
+            parts += line(Span("   read-only", "warn", fmt.sanitize(snapshot.read_only)))
         if view.title_note:
             parts += line(Span(f"   {fmt.sanitize(view.title_note)}", "label"))
     elif snapshot.read_only:

@@ -126,7 +126,8 @@ def _gateway(snapshot: Snapshot, room: int) -> Column:
     refused = _lost(queue.refused_share, "refused", room)
     if fmt.known(queue.failed_share.v):
         failed = _lost(queue.failed_share, "failed", room)
-        refused = pick(room, refused + line(" ") + failed, failed)
+        worse = failed if (queue.failed_share.v or 0.0) >= (queue.refused_share.v or 0.0) else refused
+        refused = pick(room, refused + line(" ") + failed, worse)
     end = snapshot.engine.front_end_s
     joined = next((stage for stage in snapshot.breakdown.stages if stage.name == "front end"), None)
     if joined is not None and fmt.known(joined.mean_s) is not None:
@@ -164,15 +165,20 @@ def _server(snapshot: Snapshot, room: int) -> Column:
     cap = engine.max_num_seqs.v
     running = engine.running
     full = cap and running.v is not None and running.v >= cap
-    first: Line = line(Span("batch ", "label")) + figure(running, fmt.count(running.v), style="warn" if full else "figure")
-    if running.v is not None:
-        first += line(Span(f"/{fmt.count(cap)}" if cap is not None else "/?", "label", fmt.sanitize(engine.max_num_seqs.why)))
+    of = f"/{fmt.count(cap)}" if cap is not None else "/?"
+    if fmt.age(running.age_s):
+        batch = figure(running, fmt.count(running.v) + of)
+    else:
+        batch = figure(running, fmt.count(running.v), style="warn" if full else "figure")
+        batch += line(Span(of if running.v is not None else "", "label", fmt.sanitize(engine.max_num_seqs.why)))
+    first: Line = line(Span("batch ", "label")) + batch
     usage = fmt.known(engine.kv_usage.v)
     hot = "bad" if usage is not None and usage >= 0.95 else "figure"
     second: Line = line(Span("KV ", "label")) + figure(engine.kv_usage, fmt.share(usage), style=hot)
     if usage is not None and room >= 16:
-        filled, rest = raster.bar(usage, min(10, room - 10))
-        second += line(" ", Span(filled, "bad" if hot == "bad" else "work"), Span(rest, "frame"))
+        stale = fmt.age(engine.kv_usage.age_s)
+        filled, rest = raster.bar(usage, min(10, room - 10 - len(stale)))
+        second += line(" ", Span(filled, "stale" if stale else "bad" if hot == "bad" else "work"), Span(rest, "frame"))
     inside = fmt.known(engine.waiting.v)
     joined = next((stage for stage in snapshot.breakdown.stages if stage.name == "prefill"), None)
     mean = joined.mean_s if joined else engine.prefill_s.mean
@@ -230,7 +236,7 @@ def _tokens(snapshot: Snapshot, room: int) -> Column:
 
 def _gpu_title(snapshot: Snapshot, room: int) -> str:
     del room
-    return "GPU" if snapshot.gpus or snapshot.engine.device.upper() != "CPU" else "CPU"
+    return "GPU" if snapshot.gpus or snapshot.engine.device.upper() not in {"", "CPU"} else "CPU"
 
 
 _COLUMNS: tuple[tuple[Callable[[Snapshot, int], str], Callable[[Snapshot, int], Column], str], ...] = (

@@ -68,7 +68,10 @@ def start_panel(view: View, cells: int, rows: int) -> list[Line]:
     if engine.phase in {"preparing", "starting"}:
         heading += line(Span(f"  {fmt.sanitize(engine.start.kind)}", "label"))
         body += _progress(engine.start, inner)
-    body += anatomy(engine.start, inner, max(3, rows - 2 - len(body)))
+    elif engine.start.stages:
+        body += [line(Span("its latest start", "label")), ()]
+    if engine.start.stages or engine.phase == "starting":
+        body += anatomy(engine.start, inner, max(3, rows - 2 - len(body)))
     return frame(heading, body[: rows - 2], cells, rows)
 
 

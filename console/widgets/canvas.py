@@ -17,7 +17,7 @@ from console.view import View
 Panel = Callable[[View, int, int], list[Line]]
 """(view, cells, rows) -> at most `rows` lines."""
 
-MERGE_WITHIN = 12
+MERGE_WITHIN = 8
 """Changes this close are written as one span: moving the cursor and setting colours costs more than the cells between."""
 
 

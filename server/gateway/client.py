@@ -33,8 +33,8 @@ class BodyTooLargeError(Exception):
 class Client:
     """One request and its response, over ASGI.
 
-    As an async context manager, once the body is read, it watches the connection: a client that leaves interrupts whatever the body of the
-    `async with` waits for, which then ends with ClientLeftError.
+    As an async context manager, once the body is read, it watches the connection: a client that leaves interrupts
+    whatever the body of the `async with` waits for, which then ends with ClientLeftError.
     """
 
     def __init__(

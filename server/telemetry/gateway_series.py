@@ -40,23 +40,29 @@ class GatewaySeries:
         self._failed = counter_window(SHARE_S)
         self._outcomes: dict[str, int] = {}
         self._waits = SampleWindow(SHARE_S)
+        self._inside: tuple[float, float] | None = None
         self._at: float | None = None
 
     def add(self, at: float, samples: Iterable[Sample]) -> None:
         """Take one scrape. A counter without a child yet (no rejection so far) stands at 0 by its definition."""
         self._at = at
+        counted = False
         totals = dict.fromkeys(COUNTERS, 0.0)
         outcomes: dict[str, float] = {}
         for sample in samples:
             name = sample.name.removeprefix(PREFIX)
             if name in totals:
                 totals[name] += sample.value
+                counted = counted or name == "requests_total"
                 outcome = sample.labels.get("outcome")
                 if outcome is not None:
                     outcomes[outcome] = outcomes.get(outcome, 0.0) + sample.value
             elif name in GAUGES:
                 self._gauges[name] = (at, sample.value)
         self._outcomes = {outcome: round(total) for outcome, total in outcomes.items()}
+        if not counted:
+            return
+        self._inside = (at, max(0.0, totals["requests_total"] - totals["requests_finished_total"]))
         self._arrived.add(at, totals["requests_total"])
         self._rejected.add(at, totals["rejected_total"])
         self._failed.add(at, math.fsum(v for outcome, v in outcomes.items() if outcome in _FAILED))
@@ -72,10 +78,11 @@ class GatewaySeries:
         return aged(found[1], "gateway", at=found[0], now=now)
 
     def inside(self, now: float) -> float | None:
-        """Requests between their accept and their last byte: waiting, with the engine, and held for slow clients."""
-        parts = [self.gauge(name, now).v for name in ("queue_depth", "in_flight", "held")]
-        known = [v for v in parts if v is not None]
-        return math.fsum(known) if len(known) == len(parts) else None
+        """Requests between their accept and their last byte, as the gateway's counters have it: begun less ended.
+
+        Not a sum of gauges: a request that a slow client holds may be at the engine too.
+        """
+        return None if self._inside is None else aged(self._inside[1], "gateway", at=self._inside[0], now=now).v
 
     def queue(self, url: str, policy: str, now: float) -> Queue:
         arrived = self._arrived.latest

@@ -55,7 +55,8 @@ class EngineTimes(msgspec.Struct, frozen=True, kw_only=True):
 class Parts:
     """What is known of one request so far."""
 
-    request_id: str
+    key: str
+    """Its request id, and a stamp where a client used the id before."""
     since: float
     """When its first part came."""
     gateway: GatewayRecord | None = None
@@ -87,26 +88,34 @@ class Join:
         self._times: OrderedDict[str, EngineTimes] = OrderedDict()
 
     def on_gateway(self, record: GatewayRecord, now: float) -> None:
-        parts = self._parts(record.request_id, now)
+        known = self._find(record.request_id)
+        again = known is not None and known.gateway is not None
+        parts = self._parts(f"{record.request_id} {record.accepted}" if again else record.request_id, now)
         parts.gateway = record
         parts.times = self._times.pop(record.trace_id, None)
         if parts.times is None and record.trace_id:
-            self._by_trace[record.trace_id] = record.request_id
+            # Two requests of one trace that both wait for their span cannot be told apart: better no times than wrong ones.
+            self._by_trace[record.trace_id] = "" if record.trace_id in self._by_trace else parts.key
             while len(self._by_trace) > self._limit:
                 self._by_trace.popitem(last=False)
 
     def on_load(self, record: RequestRecord, now: float) -> None:
-        self._parts(record.request_id, now).load = record
+        known = self._find(record.request_id)
+        again = known is not None and known.load is not None
+        self._parts(f"{record.request_id} {record.scheduled}" if again else record.request_id, now).load = record
 
     def on_times(self, times: EngineTimes, now: float) -> None:
         """Times may come long before the gateway is done with a slow reader, so they are kept by count, not by age."""
-        request_id = self._by_trace.pop(times.trace_id, None)
-        if request_id is None or (request_id not in self._pending and request_id not in self._sealed):
+        key = self._by_trace.get(times.trace_id)
+        if key == "":
+            return
+        self._by_trace.pop(times.trace_id, None)
+        if key is None or self._find(key) is None:
             self._times[times.trace_id] = times
             while len(self._times) > self._limit:
                 self._times.popitem(last=False)
             return
-        self._parts(request_id, now).times = times
+        self._parts(key, now).times = times
 
     def seal(self, now: float) -> list[Parts]:
         """Seal what is due; returns those sealed for the first time, in the order in which their first parts came."""
@@ -115,12 +124,12 @@ class Join:
         for index, parts in enumerate(list(self._pending.values())):
             if not (self._complete(parts) or now - parts.since >= WAIT_S or index < crowded):
                 continue
-            del self._pending[parts.request_id]
+            del self._pending[parts.key]
             if parts.sealed_at is None:
                 fresh.append(parts)
             parts.joined = joined(parts.gateway, parts.load, parts.times)
             parts.sealed_at = now
-            self._sealed[parts.request_id] = parts
+            self._sealed[parts.key] = parts
         while len(self._sealed) > self._keep:
             oldest = next(iter(self._sealed.values()))
             if len(self._sealed) <= self._limit and (oldest.sealed_at or 0.0) > now - self._keep_s:
@@ -148,11 +157,14 @@ class Join:
     def pending(self) -> int:
         return len(self._pending)
 
-    def _parts(self, request_id: str, now: float) -> Parts:
-        parts = self._pending.get(request_id)
+    def _find(self, key: str) -> Parts | None:
+        return self._pending.get(key) or self._sealed.get(key)
+
+    def _parts(self, key: str, now: float) -> Parts:
+        parts = self._pending.get(key)
         if parts is None:
-            parts = self._sealed.pop(request_id, None) or Parts(request_id, now)
-            self._pending[request_id] = parts
+            parts = self._sealed.pop(key, None) or Parts(key, now)
+            self._pending[key] = parts
         return parts
 
     def _complete(self, parts: Parts) -> bool:

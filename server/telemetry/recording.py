@@ -6,6 +6,7 @@ for all of them is a quarter of the size of one gzip member each.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import zlib
@@ -74,8 +75,10 @@ class Recorder:
         self.snapshots += 1
 
     def close(self) -> None:
+        """End the stream. On a full disk its end is missing, which costs nothing."""
         if not self._file.closed:
-            self._file.write(self._packer.flush())
+            with contextlib.suppress(OSError):
+                self._file.write(self._packer.flush())
             self._file.close()
 
     def _append(self, line: bytes) -> None:

@@ -309,6 +309,7 @@ WRONG_SERVICE = change(
     verdict=Verdict("DOWN", "what answers is not an engine"),
     engine=Engine(phase="failed", attached=True, url="http://127.0.0.1:3000", error="http://127.0.0.1:3000 answers with a page of HTML, not with an OpenAI-compatible API. Is it the engine's address?"),
     read_only="somebody else's engine: --drive allows load on it",
+    sources={"engine": SourceState(False, None, "no metrics there")},
 )  # fmt: skip
 
 

@@ -448,6 +448,19 @@ async def test_littles_law_holds_in_steady_load() -> None:
     assert found.little.error == pytest.approx(0.0, abs=0.02)
 
 
+async def test_littles_law_for_clients_that_are_not_ours_counts_at_the_gateway() -> None:
+    """Two requests a second for 2.96 s each; the gauges would count those held for slow clients twice."""
+    async with serving() as gateway, collecting() as (collector, clock):
+        for tick in range(160):
+            gateway.by_path = {"/metrics": (200, gateway_page(tick + 6, tick, 0))}
+            await collector.scrape(None, gateway.url)
+            collector.on_gateway(request(tick, clock.now - 2.963)[0])
+            found = collector.snapshot(FACTS, clock.now, 0.0)
+            clock.now += 0.5
+    assert found.little.counted == pytest.approx(6)
+    assert found.little.error == pytest.approx(0.0, abs=0.03)
+
+
 async def test_a_driver_that_hangs_is_not_asked_again() -> None:
     class Hanging(GpuReader):
         def __init__(self, wait: Callable[[], bool]) -> None:

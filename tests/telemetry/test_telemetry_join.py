@@ -176,7 +176,7 @@ def test_parts_come_in_any_order_and_every_request_comes_out_once(order: list[in
         else:
             join.on_times(times, step / 10)
         fresh += join.seal(step / 10)
-    assert sorted(parts.request_id for parts in fresh) == ["r0", "r1", "r2"]
+    assert sorted(parts.key for parts in fresh) == ["r0", "r1", "r2"]
     assert [tuple(request.stages) for request in join.requests(10)] == [STAGES] * 3
     assert join.pending == 0
 
@@ -187,7 +187,7 @@ def test_a_missing_part_is_waited_for_ten_seconds() -> None:
     join.on_gateway(GATEWAY, 0.0)
     assert join.seal(WAIT_S - 0.1) == []
     assert join.pending == 1
-    assert [parts.request_id for parts in join.seal(WAIT_S)] == ["r1"]
+    assert [parts.key for parts in join.seal(WAIT_S)] == ["r1"]
     assert join.requests(1)[0].who == ""
 
 
@@ -208,6 +208,24 @@ def test_without_a_load_generator_nobody_waits_for_it() -> None:
     join = Join()
     join.on_gateway(GATEWAY, 0.0)
     assert len(join.seal(0.0)) == 1
+
+
+def test_an_id_that_is_used_again_is_another_request() -> None:
+    join = Join()
+    for i in range(3):
+        join.on_gateway(msgspec.structs.replace(numbered(i)[0], request_id="same", accepted=100.0 + i / 100), 0.0)
+    assert len(join.seal(0.0)) == 3
+    assert [request.request_id for request in join.requests(10)] == ["same"] * 3
+
+
+def test_two_requests_of_one_trace_get_no_times_rather_than_each_others() -> None:
+    join = Join()
+    for i in range(2):
+        join.on_gateway(msgspec.structs.replace(numbered(i)[0], trace_id="f" * 32), 0.0)
+    for _ in range(2):
+        join.on_times(msgspec.structs.replace(TIMES, trace_id="f" * 32), 1.0)
+    join.seal(1.0)
+    assert [request.exact for request in join.requests(10)] == [False, False]
 
 
 def test_times_of_strangers_are_bounded() -> None:

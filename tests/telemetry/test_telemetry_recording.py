@@ -95,6 +95,17 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         list(read(tmp_path / "none.rec"))
 
 
+def test_a_full_disk_is_an_error_once_and_closing_is_none() -> None:
+    full = Path("/dev/full")
+    recorder = object.__new__(Recorder)
+    recorder._file = full.open("wb", buffering=0)
+    recorder._packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+    with pytest.raises(OSError, match="No space left"):
+        recorder.write(snapshot(0))
+    recorder.close()
+    assert recorder._file.closed
+
+
 def test_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "run.rec"
     path.write_bytes(gzip.compress(b'{"format":"%s","schema_version":99}\n' % FORMAT.encode()))
