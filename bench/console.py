@@ -28,8 +28,11 @@ import msgspec
 # In place of this folder, in which `console` would be this file.
 sys.path[0] = str(Path(__file__).parents[1] / "tests" / "console")
 
-from samples import IDLE, LOADED, course
-from server.telemetry.snapshot import Quantiles, Snapshot, Value
+from samples import IDLE, LOADED, course  # noqa: E402 - found by the path above
+
+from console.app import CockpitApp  # noqa: E402
+from console.sources.live import decode  # noqa: E402
+from server.telemetry.snapshot import Quantiles, Snapshot, Value, snapshot_encoder  # noqa: E402
 
 ALTERNATE_SCREEN = b"\x1b[?1049h"
 
@@ -55,7 +58,12 @@ def moving(last: Snapshot, every_s: float, idle: bool) -> Iterator[Snapshot]:
             )
 
         later = tick * every_s
-        clock = {"seq": last.seq + tick, "at": last.at + later, "wall": last.wall + later, "uptime_s": last.uptime_s + later}
+        clock = {
+            "seq": last.seq + tick,
+            "at": last.at + later,
+            "wall": last.wall + later,
+            "uptime_s": last.uptime_s + later,
+        }
         if idle:
             yield msgspec.structs.replace(last, **clock)
             continue
@@ -65,9 +73,14 @@ def moving(last: Snapshot, every_s: float, idle: bool) -> Iterator[Snapshot]:
             last,
             **clock,
             recording_s=(last.recording_s or 0) + later,
-            people=msgspec.structs.replace(people, thinking=near(people.thinking, 6), in_flight=near(people.in_flight, 6)),
+            people=msgspec.structs.replace(
+                people, thinking=near(people.thinking, 6), in_flight=near(people.in_flight, 6)
+            ),
             queue=msgspec.structs.replace(
-                queue, depth=near(queue.depth, 7), oldest_s=near(queue.oldest_s, 0.6), arrivals_per_s=near(queue.arrivals_per_s, 2)
+                queue,
+                depth=near(queue.depth, 7),
+                oldest_s=near(queue.oldest_s, 0.6),
+                arrivals_per_s=near(queue.arrivals_per_s, 2),
             ),
             engine=msgspec.structs.replace(
                 engine,
@@ -115,9 +128,6 @@ class MovingSource:
         self.idle = idle
 
     async def snapshots(self) -> AsyncIterator[Snapshot]:
-        from console.sources.live import decode
-        from server.telemetry.snapshot import snapshot_encoder
-
         last = IDLE if self.idle else LOADED
         for snapshot in course(last):
             yield snapshot
@@ -139,7 +149,11 @@ def cpu_seconds(pid: int) -> float:
 
 
 def rss_mb(pid: int) -> float:
-    return next(int(one.split()[1]) / 1024 for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmRSS"))
+    return next(
+        int(one.split()[1]) / 1024
+        for one in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if one.startswith("VmRSS")
+    )
 
 
 def measure(seconds: float, cells: int, rows: int, hz: float, idle: bool) -> dict[str, float]:
@@ -193,8 +207,6 @@ def _read(terminal: int, until: float, begun: float) -> tuple[int, float, bytes]
 
 
 def child(hz: float, idle: bool) -> None:
-    from console.app import CockpitApp
-
     app = CockpitApp(MovingSource(1 / hz, idle))
     app.run()
     sys.exit(app.return_code)
@@ -218,7 +230,9 @@ def main() -> None:
     print(f"  to the terminal    {found['bytes_per_s'] / 1024:6.2f} KiB/s")
     print(f"  RSS                {found['rss_mb']:6.1f} MB")
     print(f"  first paint        {found['first_paint_s']:6.2f} s after exec")
-    print(f"  left with          {found['exit_code']:6.0f}, terminal {'restored' if found['restored'] else 'NOT RESTORED'}")
+    print(
+        f"  left with          {found['exit_code']:6.0f}, terminal {'restored' if found['restored'] else 'NOT RESTORED'}"
+    )
 
 
 if __name__ == "__main__":

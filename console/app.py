@@ -28,7 +28,7 @@ from console.screens.flow import FlowScreen
 from console.sources.base import Source, SourceGoneError
 from console.view import KeyHint, Link, View
 from server import commands
-from server.commands import Answer, Command
+from server.commands import Command
 from server.telemetry.snapshot import Snapshot
 
 STATUS_S = 8.0
@@ -52,7 +52,14 @@ class CockpitApp(App[Left]):
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {"flow": FlowScreen, "engine": EngineScreen}
     DEFAULT_MODE = "flow"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(deed.keys, deed.action, deed.label, id=f"cockpit.{deed.action}", key_display=deed.shown, tooltip=deed.explained)
+        Binding(
+            deed.keys,
+            deed.action,
+            deed.label,
+            id=f"cockpit.{deed.action}",
+            key_display=deed.shown,
+            tooltip=deed.explained,
+        )
         for deed in DEEDS
     ]
 
@@ -97,8 +104,10 @@ class CockpitApp(App[Left]):
                     self.post_message(SourceEnded())
                     return
                 except SourceGoneError as gone:
-                    self.post_message(SourceLost(str(gone)))
-                except Exception as error:  # noqa: BLE001 - a broken source must be said, not end the app
+                    again = "; trying again" if self.source.kind == "live" else ""
+                    self.post_message(SourceLost(f"{gone}{again}"))
+                except Exception as error:
+                    # A broken source must be said on the screen, not end the application.
                     self.post_message(SourceLost(f"{type(error).__name__}: {error}"))
                 await asyncio.sleep(self.source.retry_s)
         finally:
@@ -155,7 +164,11 @@ class CockpitApp(App[Left]):
             status=text,
             status_style=style,
             title_note=self._title_note,
-            keys=tuple(KeyHint(deed.shown, deed.label, deed.action, self.why_not(deed), deed.rank) for deed in DEEDS if deed.rank),
+            keys=tuple(
+                KeyHint(deed.shown, deed.label, deed.action, self.why_not(deed), deed.rank)
+                for deed in DEEDS
+                if deed.rank
+            ),
         )
 
     def redraw(self) -> None:
@@ -208,7 +221,7 @@ class CockpitApp(App[Left]):
         for deed in DEEDS:
             reason = self.why_not(deed)
             yield SystemCommand(
-                f"{deed.label.capitalize()} ({deed.shown})",
+                f"{(deed.title or deed.label).capitalize()} ({deed.shown.split()[0]})",
                 f"not now: {reason}" if reason else deed.explained,
                 lambda action=deed.action: self.call_later(self.run_action, action),
             )

@@ -24,6 +24,7 @@ from server.engine.errors import EngineError
 
 SMALLEST_TERMINAL = (60, 16)
 DOWN_TIMEOUT_S = 60.0
+_WIPE = "\r\x1b[2K"
 
 
 class UsageError(Exception):
@@ -493,9 +494,17 @@ def _engine_help(options: argparse.Namespace) -> int:
 def _engine_install(options: argparse.Namespace) -> int:
     from server.engine.install import Progress, install
 
+    live = sys.stdout.isatty()
+
     def report(progress: Progress) -> None:
-        lead = "==>" if progress.step else "   "
-        print(f"{progress.elapsed_s:6.1f} s {lead} {progress.text}", flush=True)
+        """Steps stay; what pip says in between shares one line, and only on a terminal."""
+        if progress.step:
+            print(f"{_WIPE if live else ''}{progress.elapsed_s:6.1f} s  {progress.text}", flush=True)
+        elif live:
+            text = f"{progress.elapsed_s:6.1f} s    {progress.text.strip()}"
+            print(f"{_WIPE}{text[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+        elif progress.text.startswith("still"):
+            print(f"{progress.elapsed_s:6.1f} s    {progress.text[:100]}", flush=True)
 
     environment = install(
         default_paths(),

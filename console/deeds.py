@@ -23,6 +23,8 @@ class Deed:
     label: str
     explained: str
     touches: Touches = "nothing"
+    title: str = ""
+    """Its name in the palette, where the footer's label does not stand for itself."""
     rank: int = 2
     """0: not in the footer; 1: only where there is room for it."""
 
@@ -31,7 +33,7 @@ DEEDS: tuple[Deed, ...] = (
     Deed("burst", "b", "b", "burst", "Send 3 x max-num-seqs requests at once and watch the queue", "load"),
     Deed("slow", "s", "s", "slow clients", "Let a quarter of the people read slowly, or nobody", "load"),
     Deed("restart", "c", "c", "cold restart", "Restart the engine and watch the stages of its start", "load"),
-    Deed("people(1)", "plus,equals_sign", "+ -", "people", "More people, or fewer", "load"),
+    Deed("people(1)", "plus,equals_sign", "+ -", "people", "More people, or fewer with -", "load", title="more people"),
     Deed("people(-1)", "minus,underscore", "-", "fewer people", "Fewer people", "load", rank=0),
     Deed("freeze", "space", "space", "freeze", "Let the display stand still; collecting goes on"),
     Deed("marker", "m", "m", "mark", "Drop a marker with a note on the charts", "stack", rank=1),
@@ -53,7 +55,9 @@ def why_not(deed: Deed, snapshot: Snapshot | None, can_send: bool) -> str:
     if deed.touches == "nothing":
         return ""
     if not can_send:
-        return snapshot.read_only if snapshot and snapshot.read_only else "there is nothing behind this picture to act on"
+        return (
+            snapshot.read_only if snapshot and snapshot.read_only else "there is nothing behind this picture to act on"
+        )
     if snapshot is None:
         return "no stack has answered yet"
     if snapshot.read_only and (deed.touches == "load" or not snapshot.engine.attached):

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 
-_SIMPLE = re.compile(r"[\x20-\x7e\xa0-\xac\xae-\u02ff\u2010-\u2027\u2030-\u205e\u2190-\u22ff\u2500-\u25fc\u2800-\u28ff✓]*")
+_SIMPLE = re.compile(
+    r"[\x20-\x7e\xa0-\xac\xae-\u02ff\u2010-\u2027\u2030-\u205e\u2190-\u22ff\u2500-\u25fc\u2800-\u28ff✓]*"
+)
 """Characters that all take one cell; anything else is measured."""
 
 
@@ -31,7 +33,11 @@ Line = tuple[Span, ...]
 
 def line(*parts: Span | str) -> Line:
     """A line from spans and plain strings; empty parts are left out."""
-    return tuple(Span(part) if isinstance(part, str) else part for part in parts if (part if isinstance(part, str) else part.text))
+    return tuple(
+        Span(part) if isinstance(part, str) else part
+        for part in parts
+        if (part if isinstance(part, str) else part.text)
+    )
 
 
 def is_simple(text: str) -> bool:
@@ -62,6 +68,8 @@ def cut(text: str, cells: int) -> str:
 
 def fit(spans: Line, cells: int, fill: str = "text") -> Line:
     """The line in exactly `cells` cells: padded, or cut with an ellipsis."""
+    if cells <= 0:
+        return ()
     room = cells - width(spans)
     if room == 0:
         return spans
@@ -84,7 +92,11 @@ def fit(spans: Line, cells: int, fill: str = "text") -> Line:
 def between(left: Line, right: Line, cells: int) -> Line:
     """`left` at the left edge and `right` at the right one; `left` is cut where they would meet."""
     right = fit(right, min(width(right), cells))
-    return fit(left, max(0, cells - width(right) - (1 if right else 0))) + (line(" ") if right and width(right) < cells else ()) + right
+    return (
+        fit(left, max(0, cells - width(right) - (1 if right else 0)))
+        + (line(" ") if right and width(right) < cells else ())
+        + right
+    )
 
 
 def beside(blocks: Sequence[tuple[Sequence[Line], int]], gap: int = 0) -> list[Line]:
@@ -101,7 +113,9 @@ def beside(blocks: Sequence[tuple[Sequence[Line], int]], gap: int = 0) -> list[L
     return rows
 
 
-def frame(title: Line, body: Sequence[Line], cells: int, height: int, *, right: Line = (), style: str = "frame") -> list[Line]:
+def frame(
+    title: Line, body: Sequence[Line], cells: int, height: int, *, right: Line = (), style: str = "frame"
+) -> list[Line]:
     """`body` in a box of `cells` x `height` with `title` in its upper edge and `right` at that edge's end."""
     if cells < 4 or height < 2:
         return []

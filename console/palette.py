@@ -79,7 +79,9 @@ def style_of(name: str, *, colour: bool = True, stale: bool = False) -> Style:
         )
     if stale and name != "frame":
         front, behind, attributes = "#6d7a89", "", ""
-    return Style(color=front, bgcolor=behind or BACKGROUND, bold="bold" in attributes or None, dim="dim" in attributes or None)
+    return Style(
+        color=front, bgcolor=behind or BACKGROUND, bold="bold" in attributes or None, dim="dim" in attributes or None
+    )
 
 
 class ColourBlind(LineFilter):
@@ -88,7 +90,10 @@ class ColourBlind(LineFilter):
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         """The same text without colours."""
         del background
-        return [Segment(text, None if style is None else _without_colour(style), control) for text, style, control in segments]
+        return [
+            Segment(text, None if style is None else _without_colour(style), control)
+            for text, style, control in segments
+        ]
 
 
 @lru_cache(maxsize=1024)

@@ -54,7 +54,11 @@ class ExactCompositor(Compositor):
 @lru_cache(maxsize=4096)
 def turn(pen: Style, wanted: Style, system: ColorSystem) -> str:
     """The shortest SGR sequence that makes one style the other: a full one where an attribute ends, else what differs."""
-    if _attributes(pen) - _attributes(wanted) or (pen.color and not wanted.color) or (pen.bgcolor and not wanted.bgcolor):
+    if (
+        _attributes(pen) - _attributes(wanted)
+        or (pen.color and not wanted.color)
+        or (pen.bgcolor and not wanted.bgcolor)
+    ):
         return f"\x1b[0;{codes}m" if (codes := _codes(_PLAIN, wanted, system)) else "\x1b[0m"
     codes = _codes(pen, wanted, system)
     return f"\x1b[{codes}m" if codes else ""

@@ -93,7 +93,7 @@ class IntervalRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Requests begun; equals in_flight plus the sum of `outcomes`."""
     outcomes: dict[Outcome, int]
     gaps_ms: list[float] = []
-    """Raw gaps between token events read in this interval, patient readers only, milliseconds."""
+    """Raw gaps between token events read in this interval, slow readers left out, milliseconds."""
     loop_lag_ms: float = 0.0
     """Largest delay of the worker's own clock tick in this interval, milliseconds."""
     cpu_share: float | None = None

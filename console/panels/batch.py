@@ -21,17 +21,23 @@ def batch(view: View, cells: int, rows: int) -> list[Line]:
     inner, body_rows = cells - 4, rows - 2
     cap, running = fmt.known(engine.max_num_seqs.v), fmt.known(engine.running.v)
     title = line(Span("batch ", "title"))
-    title += figure(engine.running, fmt.count(running), style="warn" if cap and running and running >= cap else "figure")
+    title += figure(
+        engine.running, fmt.count(running), style="warn" if cap and running and running >= cap else "figure"
+    )
     title += line(Span(f" of {fmt.count(cap)} slots" if cap is not None else " running", "title"))
     facts = _facts(engine, inner)
-    grid_rows = max(1, min(body_rows - min(len(facts), 1 if body_rows < 6 else len(facts)) - (1 if body_rows >= 6 else 0), 12))
+    grid_rows = max(
+        1, min(body_rows - min(len(facts), 1 if body_rows < 6 else len(facts)) - (1 if body_rows >= 6 else 0), 12)
+    )
     body = grid(running, cap, inner, grid_rows, stale=engine.running.age_s > fmt.STALE_AFTER_S)
     scale = slots_per_cell(cap, inner, grid_rows)
     if body_rows >= 6:
         each = "" if scale == 1 else f"  {scale} slots each"
         if body_rows >= len(body) + len(facts) + 3:
             body.append(())
-        body.append(line(Span(RUNS, "work"), Span(" runs   ", "label"), Span("·", "faint"), Span(f" free{each}", "label")))
+        body.append(
+            line(Span(RUNS, "work"), Span(" runs   ", "label"), Span("·", "faint"), Span(f" free{each}", "label"))
+        )
         if body_rows >= len(body) + len(facts) + 1:
             body.append(())
     body += facts
@@ -72,7 +78,9 @@ def grid(running: float | None, cap: float | None, room: int, rows: int, *, stal
         free = end - begin - busy
         on = gap.join([RUNS * size] * busy)
         off = gap.join(["·".center(size)] * free)
-        lines.append(line(Span(on, "stale" if stale else "work"), Span(gap if busy and free else ""), Span(off, "faint")))
+        lines.append(
+            line(Span(on, "stale" if stale else "work"), Span(gap if busy and free else ""), Span(off, "faint"))
+        )
     return lines
 
 
@@ -95,7 +103,11 @@ def _facts(engine: Engine, room: int) -> list[Line]:
     of = f" of {fmt.short_count(tokens)} tok" if tokens is not None and room >= 34 else ""
     stale = fmt.age(engine.kv_usage.age_s)
     filled, rest = raster.bar(usage, max(4, room - len(label) - 8 - len(of) - len(stale)))
-    kv = line(Span(label, "label"), Span(filled, "stale" if stale else style), Span(rest, "frame"), " ") + value + line(Span(of, "faint"))
+    kv = (
+        line(Span(label, "label"), Span(filled, "stale" if stale else style), Span(rest, "frame"), " ")
+        + value
+        + line(Span(of, "faint"))
+    )
     budget = fmt.known(engine.max_num_batched_tokens.v)
     step = figure(engine.tokens_per_step, fmt.rate(engine.tokens_per_step.v))
     if engine.tokens_per_step.v is not None and budget is not None:
@@ -105,10 +117,22 @@ def _facts(engine: Engine, room: int) -> list[Line]:
         kv,
         _row("tokens a step", step, room),
         _row("steps /s", figure(engine.steps_per_s, fmt.rate(engine.steps_per_s.v)), room),
-        _row("waiting inside", figure(engine.waiting, fmt.count(engine.waiting.v), style="warn" if engine.waiting.v else "figure"), room),
-        _row("preempted /min", figure(engine.preemptions_per_min, fmt.rate(preempted), style="bad" if preempted else "figure"), room),
+        _row(
+            "waiting inside",
+            figure(engine.waiting, fmt.count(engine.waiting.v), style="warn" if engine.waiting.v else "figure"),
+            room,
+        ),
+        _row(
+            "preempted /min",
+            figure(engine.preemptions_per_min, fmt.rate(preempted), style="bad" if preempted else "figure"),
+            room,
+        ),
         _row("prefix hits", figure(engine.prefix_hit_share, fmt.share(engine.prefix_hit_share.v)), room),
-        _row("prompt tokens", figure(engine.prompt_tokens_per_s, fmt.count(engine.prompt_tokens_per_s.v), unit="/s"), room),
+        _row(
+            "prompt tokens",
+            figure(engine.prompt_tokens_per_s, fmt.count(engine.prompt_tokens_per_s.v), unit="/s"),
+            room,
+        ),
     ]
     beat = fmt.known(engine.heartbeat_age_s)
     if beat is not None and beat > fmt.STALE_AFTER_S:

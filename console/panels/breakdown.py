@@ -36,7 +36,12 @@ def breakdown(view: View, cells: int, rows: int) -> list[Line]:
     whole = fmt.known(parts.e2e_s)
     if not stages or whole is None:
         why = fmt.sanitize(parts.why) or "no request has finished in the window yet"
-        return [fit(line(Span(" where a request's time goes  ", "title"), Span(fmt.ABSENT_TEXT + "  " + why, "label")), cells)]
+        return [
+            fit(
+                line(Span(" where a request's time goes  ", "title"), Span(fmt.ABSENT_TEXT + "  " + why, "label")),
+                cells,
+            )
+        ]
     heading = line(
         Span(" where a request's ", "title"),
         Span(fmt.seconds(whole), "bright"),
@@ -76,7 +81,12 @@ def _legend(stages: list[StageTime], room: int) -> Line:
             name = "rest" if stage.name == UNATTRIBUTED and not roomy else fmt.sanitize(stage.name, 20)
             value = ("" if stage.exact else "~") + fmt.seconds(stage.mean_s)
             note = f"mean of {stage.n} requests" if stage.n else ""
-            spans += [Span(fill, style), Span(f" {name} " if roomy else f"{name} ", "label"), Span(value, "figure", note), Span("   " if roomy else " ")]
+            spans += [
+                Span(fill, style),
+                Span(f" {name} " if roomy else f"{name} ", "label"),
+                Span(value, "figure", note),
+                Span("   " if roomy else " "),
+            ]
         hidden = [stage for stage in stages if stage not in shown]
         if hidden:
             spans.append(Span(f"+{len(hidden)}: {fmt.seconds(sum(stage.mean_s or 0.0 for stage in hidden))}", "label"))

@@ -16,7 +16,7 @@ def engine(view: View, cells: int, rows: int) -> list[Line]:
     shown = view.snapshot.engine if view.snapshot else Engine()
     start = shown.start
     stages = len({stage.name for stage in (*start.stages, *start.previous)})
-    upper = min(max(5, stages + 4), max(5, rows - 8))
+    upper = min(max(5, 2 * stages + 4 if rows >= 2 * stages + 20 else stages + 4), max(5, rows - 8))
     took, before = total(start.stages) if start.finished else None, total(start.previous)
     title = line(Span("cold start", "title"), Span(f"  {fmt.sanitize(start.kind)}", "label"))
     if took is not None:
@@ -26,15 +26,35 @@ def engine(view: View, cells: int, rows: int) -> list[Line]:
     lower = rows - upper
     left = cells // 2
     facts = frame(line(Span("what runs", "title")), _facts(shown, left - 4), left, lower)
-    argv = wrap(shlex.join(fmt.sanitize(part, 2000) for part in shown.argv), cells - left - 4) or [line(Span(fmt.ABSENT_TEXT, "absent"))]
-    lines += beside([(facts, left), (frame(line(Span("started with", "title")), argv, cells - left, lower), cells - left)])
+    argv = _arguments(shown.argv, cells - left - 4) or [line(Span(fmt.ABSENT_TEXT, "absent"))]
+    lines += beside(
+        [(facts, left), (frame(line(Span("started with", "title")), argv, cells - left, lower), cells - left)]
+    )
     return [fit(one, cells) for one in lines][:rows]
 
 
+def _arguments(argv: list[str], room: int) -> list[Line]:
+    """An option with its value a line, as they would be typed."""
+    groups: list[list[str]] = []
+    for part in argv:
+        quoted = shlex.quote(fmt.sanitize(part, 2000))
+        if not groups or part.startswith("-"):
+            groups.append([quoted])
+        else:
+            groups[-1].append(quoted)
+    return [row for group in groups for row in wrap(" ".join(group), room)]
+
+
 def _facts(engine: Engine, room: int) -> list[Line]:
-    health = {True: ("answers", "good"), False: ("does not answer", "bad"), None: (fmt.ABSENT_TEXT, "absent")}[engine.healthy]
+    health = {True: ("answers", "good"), False: ("does not answer", "bad"), None: (fmt.ABSENT_TEXT, "absent")}[
+        engine.healthy
+    ]
     beat = fmt.known(engine.heartbeat_age_s)
-    alive = ("nothing runs", "label") if beat is None else (f"last step {fmt.seconds(beat)} ago", "good" if beat <= fmt.STALE_AFTER_S else "bad")
+    alive = (
+        ("nothing runs", "label")
+        if beat is None
+        else (f"last step {fmt.seconds(beat)} ago", "good" if beat <= fmt.STALE_AFTER_S else "bad")
+    )
     times = {
         "in-band": "exact, in the engine's own replies",
         "otlp": "exact, from the engine's traces",

@@ -87,11 +87,21 @@ def _chart(view: View, room: int, rows: int) -> list[Line]:
     low, high = raster.braille(middle, height, top), raster.braille(tail, height, top)
     good_row = height - 1 - round(GOOD_TTFT_S / top * (height * 4 - 1)) // 4
     late = "  ━ p95 too late" if room >= 60 else " ━ late"
-    heading = line(Span(" " * axis), Span("TTFT ", "label"), Span("━ p50", "median"), Span(" ━ p95", "tail"), Span(late, "late"))
+    heading = line(
+        Span(" " * axis), Span("TTFT ", "label"), Span("━ p50", "median"), Span(" ━ p95", "tail"), Span(late, "late")
+    )
     end = line(Span(f"last {fmt.span(cells * CELL_S)}", "faint"))
     lines = [fit(heading, room - width(end)) + end]
     for y in range(height):
-        label = fmt.seconds(top) if y == 0 else "0" if y == height - 1 else "good" if y == good_row and 0 < y < height - 1 else ""
+        label = (
+            fmt.seconds(top)
+            if y == 0
+            else "0"
+            if y == height - 1
+            else "good"
+            if y == good_row and 0 < y < height - 1
+            else ""
+        )
         row: Line = line(Span(label.rjust(axis - 2) + " ", "faint"), Span("┤" if label else "│", "frame"))
         row += _cells(low[y], high[y], above=y < good_row, rule=y == good_row)
         lines.append(row)
@@ -116,5 +126,3 @@ def _cells(low: list[int], high: list[int], *, above: bool, rule: bool) -> Line:
         else:
             runs.append((character, style))
     return line(*(Span(text, style) for text, style in runs))
-
-

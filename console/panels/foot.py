@@ -15,7 +15,10 @@ def little(law: Little) -> Line:
     """Little's check: rate x mean time against the people counted inside."""
     error = law.error
     if law.expected is None or law.counted is None:
-        return line(Span("Little ", "label", "rate x mean time should be the people inside"), Span(fmt.ABSENT_TEXT, "absent", "too little has finished"))
+        return line(
+            Span("Little ", "label", "rate x mean time should be the people inside"),
+            Span(fmt.ABSENT_TEXT, "absent", "too little has finished"),
+        )
     note = f"rate x mean time = people inside, over {law.window_s:.0f} s, n={law.n}"
     spans = line(
         Span("Little ", "label", note),
@@ -58,7 +61,11 @@ def ticker(snapshot: Snapshot, cells: int) -> Line:
 
 def _event(event: Event) -> Line:
     mark = fmt.sanitize(event.mark, 1)
-    return line(Span(fmt.time_of_day(event.wall), "faint"), Span(f" {mark} ", "mark"), Span(f"{fmt.sanitize(event.text, 60)}   ", "text"))
+    return line(
+        Span(fmt.time_of_day(event.wall), "faint"),
+        Span(f" {mark} ", "mark"),
+        Span(f"{fmt.sanitize(event.text, 60)}   ", "text"),
+    )
 
 
 def status(view: View, cells: int, rows: int) -> list[Line]:

@@ -20,7 +20,9 @@ def gpu(view: View, cells: int, rows: int) -> list[Line]:
         if body_rows >= 8:
             body.append(())
         body += _host(snapshot.host, inner)
-        title = pick(cells - 8, line(Span("no GPU here: the CPU instead", "title")), line(Span("no GPU: the CPU", "title")))
+        title = pick(
+            cells - 8, line(Span("no GPU here: the CPU instead", "title")), line(Span("no GPU: the CPU", "title"))
+        )
         return frame(title, body[:body_rows], cells, rows)
     device = snapshot.gpus[0]
     body = _device(device, inner, body_rows)
@@ -32,7 +34,10 @@ def gpu(view: View, cells: int, rows: int) -> list[Line]:
     body += course(view, "hbm", "HBM", 1.0, inner, body_rows - len(body))
     title = pick(
         cells - 8,
-        line(Span("GPU: busy is not work", "title"), Span(f"  1 of {len(snapshot.gpus)}" if len(snapshot.gpus) > 1 else "", "label")),
+        line(
+            Span("GPU: busy is not work", "title"),
+            Span(f"  1 of {len(snapshot.gpus)}" if len(snapshot.gpus) > 1 else "", "label"),
+        ),
         line(Span("GPU", "title")),
     )
     return frame(title, body[:body_rows], cells, rows)
@@ -53,18 +58,30 @@ def _device(device: Gpu, room: int, rows: int) -> list[Line]:
         ("MBU", device.mbu, "work", "bytes moved against the peak", 6 if device.mbu.v is not None else 12),
         ("NVML busy", device.busy, "over", "a kernel ran at all: busy is not work", 3),
     )
-    lines = [_meter(label, value, room, style, note) for label, value, style, note, needs in meters if rows >= (needs if value.v is not None else max(needs, 8))]
-    reasons = dict.fromkeys(fmt.sanitize(value.why) for _, value, _, _, needs in meters if value.v is None and value.why and needs < 12)
+    lines = [
+        _meter(label, value, room, style, note)
+        for label, value, style, note, needs in meters
+        if rows >= (needs if value.v is not None else max(needs, 8))
+    ]
+    reasons = dict.fromkeys(
+        fmt.sanitize(value.why) for _, value, _, _, needs in meters if value.v is None and value.why and needs < 12
+    )
     for reason in list(reasons)[:1]:
         lines += wrap(reason, room, "faint")[:2]
     if roomy:
         lines.append(())
     memory = "host memory" if device.unified else "memory"
     if total is not None and used is not None:
-        lines.append(_amount(memory[: 9 if room < 30 else 11], device.mem_used_bytes, f"{fmt.size(used)} of {fmt.size(total)}"))
+        lines.append(
+            _amount(memory[: 9 if room < 30 else 11], device.mem_used_bytes, f"{fmt.size(used)} of {fmt.size(total)}")
+        )
     else:
         lines.append(_amount(memory, device.mem_used_bytes, fmt.size(used)))
-    lines.append(_amount("power", device.power_w, fmt.count(power) + (f" of {fmt.count(limit)} W" if limit is not None else " W")))
+    lines.append(
+        _amount(
+            "power", device.power_w, fmt.count(power) + (f" of {fmt.count(limit)} W" if limit is not None else " W")
+        )
+    )
     clock = fmt.known(device.sm_clock_mhz.v)
     heat = fmt.known(device.temp_c.v)
     if clock is not None or heat is not None:
@@ -86,7 +103,11 @@ def _meter(label: str, value: Value, room: int, style: str, note: str) -> Line:
         return fit(line(Span(f"{label:<10}", "label", note)) + line(Span("     ")) + shown, room)
     stale = fmt.age(value.age_s)
     filled, rest = raster.bar(amount, max(2, room - 18 - len(stale)))
-    return line(Span(f"{label:<10}", "label", note)) + shown + line("  ", Span(filled, "stale" if stale else style), Span(rest, "frame"))
+    return (
+        line(Span(f"{label:<10}", "label", note))
+        + shown
+        + line("  ", Span(filled, "stale" if stale else style), Span(rest, "frame"))
+    )
 
 
 def _amount(label: str, value: Value, text: str) -> Line:
@@ -106,7 +127,9 @@ def _host(host: Host, room: int) -> list[Line]:
         amount = fmt.known(value.v)
         filled, rest = raster.bar(None if amount is None else amount / cores, max(2, room - 18))
         shown = figure(value, f"{'—' if amount is None else f'{amount:.2f}':>6}", note="in cores")
-        lines.append(line(Span(f"{label:<10}", "label")) + shown + line("  ", Span(filled, "work"), Span(rest, "frame")))
+        lines.append(
+            line(Span(f"{label:<10}", "label")) + shown + line("  ", Span(filled, "work"), Span(rest, "frame"))
+        )
     everything = figure(host.cpu_share, fmt.share(host.cpu_share.v))
     lines.append(fit(line(Span(f"cores of {host.cores}: all busy ", "label")) + everything, room))
     free, total = host.mem_available_bytes, fmt.known(host.mem_total_bytes.v)

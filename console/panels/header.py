@@ -34,7 +34,9 @@ def header(view: View, cells: int, rows: int) -> list[Line]:
     letters = tall(shown)
     block = [line(Span(f"  {row}  ", badge)) for row in letters] if shown else [(), (), ()]
     room = cells - width(block[0]) - 2
-    first = between(line(" ", Span("spark-serve", "brand"), "  ") + (_model(snapshot, brand=True) if snapshot else ()), (), room)
+    first = between(
+        line(" ", Span("spark-serve", "brand"), "  ") + (_model(snapshot, brand=True) if snapshot else ()), (), room
+    )
     second = fit(line(" ") + _state(view, brief=False), room)
     third = fit(line(" ") + reason(view), room)
     return [fit(part, room) + line("  ") + side for part, side in zip((first, second, third), block, strict=True)]
@@ -52,14 +54,22 @@ def _model(snapshot: Snapshot, *, brand: bool) -> Line:
     if not brand:
         device = device.replace(" 80GB HBM3", "").replace("GeForce ", "")
     rest = "".join(f" · {part}" for part in (device, version) if part)
-    return line(Span(fmt.sanitize(engine.model), "bright"), Span(kind, "warn" if kind else "label"), Span(rest, "label"))
+    return line(
+        Span(fmt.sanitize(engine.model), "bright"), Span(kind, "warn" if kind else "label"), Span(rest, "label")
+    )
 
 
 def _state(view: View, *, brief: bool) -> Line:
     """Link to the source, uptime, recording, freeze."""
     snapshot = view.snapshot
     if view.frozen_s is not None:
-        link = line(Span(f" FROZEN {fmt.span(view.frozen_s)} ", "frozen", "The display stands still, collecting goes on; space goes on."))
+        link = line(
+            Span(
+                f" FROZEN {fmt.span(view.frozen_s)} ",
+                "frozen",
+                "The display stands still, collecting goes on; space goes on.",
+            )
+        )
     elif view.link == "lost":
         link = line(Span(f"○ lost {fmt.span(view.lost_s)} ago", "warn", view.lost_reason))
     elif view.link == "live":
@@ -89,7 +99,7 @@ def reason(view: View) -> Line:
     """The verdict's reason in one clause, with who is out there."""
     snapshot = view.snapshot
     if view.link == "lost":
-        return line(Span("the stack does not answer: ", "warn"), Span(fmt.sanitize(view.lost_reason), "text"), Span("; trying again", "label"))
+        return line(Span(fmt.sanitize(view.lost_reason), "warn"))
     if snapshot is None:
         return line(Span("waiting for the first figures", "label"))
     verdict = snapshot.verdict
@@ -115,5 +125,5 @@ def _plain_reason(snapshot: Snapshot) -> str:
 def small(view: View, cells: int, rows: int) -> list[Line]:
     """All that a terminal gets that is too small for the picture."""
     del view
-    text = f"This terminal is {cells} x {rows}; the cockpit needs 60 x 16."
-    return [fit(pick(cells, line(Span(text, "warn")), line(Span(f"{cells}x{rows}: needs 60x16", "warn"))), cells)]
+    text = f"{cells} x {rows} is too small: the cockpit needs 60 x 16."
+    return [fit(pick(cells, line(Span(text, "warn")), line(Span("too small: 60 x 16", "warn"))), cells)]

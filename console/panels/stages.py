@@ -99,7 +99,9 @@ def _people(snapshot: Snapshot, room: int) -> Column:
         )
     if people.mode == "open":
         first = _figures(people.sent_per_s, fmt.rate(people.sent_per_s.v), "sent/s")
-        second = line(Span("of ", "label")) + _figures(people.rate_asked_per_s, fmt.rate(people.rate_asked_per_s.v), "asked")
+        second = line(Span("of ", "label")) + _figures(
+            people.rate_asked_per_s, fmt.rate(people.rate_asked_per_s.v), "asked"
+        )
     else:
         first = _figures(people.people, fmt.count(people.people.v), "chatting")
         thinking = _figures(people.thinking, fmt.count(people.thinking.v), "thinking", "between two requests")
@@ -109,9 +111,15 @@ def _people(snapshot: Snapshot, room: int) -> Column:
     inside_line = _figures(people.in_flight, fmt.count(people.in_flight.v), "inside", "requests that are on their way")
     parts: list[Line] = []
     if slow:
-        parts.append(line(Span(fmt.count(slow), "figure"), Span(" slow", "label", "people who read slower than the stream comes")))
+        parts.append(
+            line(
+                Span(fmt.count(slow), "figure"), Span(" slow", "label", "people who read slower than the stream comes")
+            )
+        )
     if gone:
-        parts.append(line(Span(fmt.count(gone), "figure"), Span(" gone", "label", "left before the end, since the start")))
+        parts.append(
+            line(Span(fmt.count(gone), "figure"), Span(" gone", "label", "left before the end, since the start"))
+        )
     third = inside_line
     for part in parts:
         third = pick(room, third + line(" ") + part, third)
@@ -132,7 +140,13 @@ def _gateway(snapshot: Snapshot, room: int) -> Column:
     joined = next((stage for stage in snapshot.breakdown.stages if stage.name == "front end"), None)
     if joined is not None and fmt.known(joined.mean_s) is not None:
         approx = "" if joined.exact else "~"
-        value = line(Span(approx + fmt.seconds(joined.mean_s), "figure", f"mean of {joined.n} requests: dispatch, template, tokenise, IPC"))
+        value = line(
+            Span(
+                approx + fmt.seconds(joined.mean_s),
+                "figure",
+                f"mean of {joined.n} requests: dispatch, template, tokenise, IPC",
+            )
+        )
     else:
         value = figure(end, "~" + fmt.seconds(end.v), note="a windowed mean")
     return first, refused, line(Span("front end " if room >= 16 else "front ", "label")) + value
@@ -142,7 +156,12 @@ def _lost(lost: Value, unit: str, room: int) -> Line:
     """A share of requests that got no answer: loud from 5 % on."""
     share = fmt.known(lost.v) or 0.0
     text = fmt.share(lost.v)
-    return figure(lost, text if room >= 16 else text.replace(" ", ""), unit=unit, style="bad" if share >= 0.05 else "warn" if share else "figure")
+    return figure(
+        lost,
+        text if room >= 16 else text.replace(" ", ""),
+        unit=unit,
+        style="bad" if share >= 0.05 else "warn" if share else "figure",
+    )
 
 
 def _queue(snapshot: Snapshot, room: int) -> Column:
@@ -150,13 +169,25 @@ def _queue(snapshot: Snapshot, room: int) -> Column:
     waiting = fmt.known(queue.depth.v)
     limit = fmt.known(queue.max_queue.v)
     full = waiting is not None and limit is not None and limit > 0 and waiting >= limit
-    first = figure(queue.depth, fmt.count(waiting), unit="waiting", style="bad" if full else "warn" if waiting else "figure")
+    first = figure(
+        queue.depth, fmt.count(waiting), unit="waiting", style="bad" if full else "warn" if waiting else "figure"
+    )
     if full:
-        first += line(Span(" FULL", "bad"))
-    oldest: Line = line(Span("oldest " if room >= 16 else "old ", "label")) + figure(queue.oldest_s, fmt.seconds(queue.oldest_s.v))
+        first = pick(
+            room,
+            first + line(Span(" FULL", "bad")),
+            figure(queue.depth, fmt.count(waiting), unit="FULL", style="bad", unit_style="bad"),
+        )
+    oldest: Line = line(Span("oldest " if room >= 16 else "old ", "label")) + figure(
+        queue.oldest_s, fmt.seconds(queue.oldest_s.v)
+    )
     policy = fmt.sanitize(queue.policy, 20)
     capped = f", max {fmt.count(limit)}" if limit is not None else ""
-    third = pick(room, line(Span(policy + capped, "label", "queue policy and the most that may wait")), line(Span(policy, "label")))
+    third = pick(
+        room,
+        line(Span(policy + capped, "label", "queue policy and the most that may wait")),
+        line(Span(policy, "label")),
+    )
     return first, oldest, third
 
 
@@ -187,7 +218,10 @@ def _server(snapshot: Snapshot, room: int) -> Column:
         third: Line = line(Span(fmt.count(inside), "warn"), Span(" wait in it", "label"))
     else:
         text = ("" if exact else "~") + fmt.seconds(mean) if fmt.known(mean) is not None else fmt.ABSENT_TEXT
-        third = line(Span("prefill " if room >= 16 else "pref. ", "label"), Span(text, "figure" if mean is not None else "absent", quantile_note(engine.prefill_s)))
+        third = line(
+            Span("prefill " if room >= 16 else "pref. ", "label"),
+            Span(text, "figure" if mean is not None else "absent", quantile_note(engine.prefill_s)),
+        )
         if inside:
             third += line("  ", Span(fmt.count(inside), "warn"), Span(" wait", "label", "in the engine's own queue"))
     return first, second, third
@@ -202,17 +236,23 @@ def _gpu(snapshot: Snapshot, room: int) -> Column:
         return (
             line(Span("engine ", "label")) + figure(cpu, fmt.rate(cpu.v), note=note),
             line(Span(of, "label", note)),
-            line(Span("all CPU " if room >= 16 else "CPU ", "label")) + figure(host.cpu_share, fmt.share(host.cpu_share.v)),
+            line(Span("all CPU " if room >= 16 else "CPU ", "label"))
+            + figure(host.cpu_share, fmt.share(host.cpu_share.v)),
         )
     gpu = snapshot.gpus[0]
-    sm: Line = line(Span("SM ", "label", "share of time an SM had work")) + figure(gpu.sm_active, fmt.share(gpu.sm_active.v))
+    sm: Line = line(Span("SM ", "label", "share of time an SM had work")) + figure(
+        gpu.sm_active, fmt.share(gpu.sm_active.v)
+    )
     power = figure(gpu.power_w, fmt.count(gpu.power_w.v), unit="W")
     if gpu.tensor.v is None and gpu.dram.v is None:
-        busy: Line = line(Span("busy ", "label", "NVML: a kernel ran, nothing more")) + figure(gpu.busy, fmt.share(gpu.busy.v))
+        busy: Line = line(Span("busy ", "label", "NVML: a kernel ran, nothing more")) + figure(
+            gpu.busy, fmt.share(gpu.busy.v)
+        )
         return busy, power, line(Span("tensor ", "label")) + figure(gpu.tensor, "")
     third = pick(room, sm + line(" ") + power, sm)
     return (
-        line(Span("tensor ", "label", "share of time tensor cores worked")) + figure(gpu.tensor, fmt.share(gpu.tensor.v)),
+        line(Span("tensor ", "label", "share of time tensor cores worked"))
+        + figure(gpu.tensor, fmt.share(gpu.tensor.v)),
         line(Span("HBM ", "label", "share of memory bandwidth in use")) + figure(gpu.dram, fmt.share(gpu.dram.v)),
         third,
     )
@@ -230,7 +270,13 @@ def _tokens(snapshot: Snapshot, room: int) -> Column:
         second += line(Span(f"  n={fmt.short_count(tpot.n)}", "faint"))
     held = snapshot.people.held if snapshot.people.held.v is not None else snapshot.queue.held
     unit = "held by slow readers" if room >= 24 else "held slow" if room >= 13 else "held"
-    third = figure(held, fmt.count(held.v), unit=unit, note="replies that are finished and not yet read", style="warn" if held.v else "figure")
+    third = figure(
+        held,
+        fmt.count(held.v),
+        unit=unit,
+        note="replies that are finished and not yet read",
+        style="warn" if held.v else "figure",
+    )
     return _figures(out, fmt.count(out.v), "tok/s"), second, third
 
 

@@ -13,7 +13,7 @@ from server.telemetry.snapshot import ColdStart, Engine, StartStage
 NOT_READY = frozenset({"no_engine", "preparing", "starting", "stopping", "down", "failed"})
 
 _SENTENCES = {
-    "no_engine": "No engine is installed here. `spark-serve engine install` makes one; `spark-serve engine doctor` says what is missing.",
+    "no_engine": "No engine is installed here: `spark-serve engine install` makes one, `spark-serve engine doctor` looks.",
     "preparing": "The model's files are being made. This happens once.",
     "stopping": "The engine is going down.",
     "down": "The engine is down. Requests wait in the gateway's queue or are refused.",
@@ -80,7 +80,9 @@ def _progress(start: ColdStart, room: int) -> list[Line]:
     before = total(start.previous)
     spans = line(Span(fmt.span(start.elapsed_s), "bright"), Span(" so far", "label"))
     if before is not None and left is not None:
-        filled, rest = raster.bar(start.elapsed_s / max(0.1, start.elapsed_s + left), max(10, room - 52), full="█", empty="░")
+        filled, rest = raster.bar(
+            start.elapsed_s / max(0.1, start.elapsed_s + left), max(10, room - 52), full="█", empty="░"
+        )
         spans += line("  ", Span(filled, "work"), Span(rest, "frame"), "  ")
         spans += line(Span(f"about {fmt.span(left)} to go", "text"), Span(f", last time {fmt.span(before)}", "label"))
     else:
@@ -151,14 +153,20 @@ def _stage(name: str, stage: StartStage | None, last: StartStage | None, now_s: 
     shown = fmt.sanitize(name, scale.label - 2)
     before = _took(last)
     if stage is None:
-        return line(Span(f"· {shown}".ljust(scale.label), "faint"), Span(" " * 9), Span(f"{_duration(before):>11}", "faint"))
+        return line(
+            Span(f"· {shown}".ljust(scale.label), "faint"), Span(" " * 9), Span(f"{_duration(before):>11}", "faint")
+        )
     running = stage.end_s is None
     took = _took(stage, now_s) or 0.0
     slower = before is not None and took > before * 1.2 + 1.0
     left, size = scale.place(stage.begin_s, now_s if stage.end_s is None else stage.end_s)
     detail = f" {fmt.sanitize(stage.detail)}" if stage.detail else ""
     return line(
-        Span(f"{'▶' if running else '✓'} {shown}".ljust(scale.label), "bright" if running else "text", fmt.sanitize(stage.detail)),
+        Span(
+            f"{'▶' if running else '✓'} {shown}".ljust(scale.label),
+            "bright" if running else "text",
+            fmt.sanitize(stage.detail),
+        ),
         Span(f"{_duration(took):>9}", "warn" if slower else "figure" if running else "text"),
         Span(f"{_duration(before):>11}", "faint"),
         Span("  " + " " * left),

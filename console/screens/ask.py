@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rich.text import Text
 from textual import events
 from textual.app import ComposeResult
@@ -23,7 +25,8 @@ class AskKey(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         """The question and its answers."""
-        text = Text(self._question + "\n", style="bold")
+        text = Text()
+        text.append(self._question + "\n", style="bold")
         for key, meaning in (*self._answers.items(), ("esc", "leave it")):
             text.append(f"\n  {key:<4}", style="bold")
             text.append(f" {meaning}")
@@ -42,7 +45,7 @@ class AskKey(ModalScreen[str | None]):
 class AskNote(ModalScreen[str | None]):
     """One line of text; escape gives None."""
 
-    BINDINGS: list[BindingType] = [Binding("escape", "leave", show=False)]  # noqa: RUF012 - Textual's type for it
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", show=False)]
 
     def compose(self) -> ComposeResult:
         """The question and the line."""
@@ -87,8 +90,11 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         """Two parts of text."""
-        text = Text("keys\n", style="bold")
+        text = Text()
+        text.append("keys\n", style="bold")
         for deed in DEEDS:
+            if not deed.rank:
+                continue
             text.append(f"\n  {deed.shown:<7}", style="bold")
             text.append(deed.explained)
         text.append("\n  ctrl+p ", style="bold")

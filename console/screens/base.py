@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from textual.app import ComposeResult
+from textual.events import Resize
 from textual.screen import Screen
 
 from console.panels.foot import keys, status
@@ -40,6 +41,11 @@ class CockpitScreen(Screen[None]):
         for canvas in self.query(Canvas):
             if canvas.is_mounted:
                 canvas.show(view)
+
+    def on_resize(self, event: Resize) -> None:
+        """Heights by the room there is."""
+        self.set_class(event.size.height >= 36, "-tall")
+        self.set_class(event.size.height >= 54, "-grand")
 
     def on_screen_resume(self) -> None:
         """The latest view, as soon as the layout is known."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 from textual.containers import Container
-from textual.events import Resize
 
 from console.panels.batch import batch
 from console.panels.breakdown import breakdown
@@ -38,9 +37,3 @@ class FlowScreen(CockpitScreen):
         ready = view.snapshot is None or view.snapshot.engine.phase not in NOT_READY
         self.set_class(not ready, "-not-ready")
         super().show(view)
-
-    def on_resize(self, event: Resize) -> None:
-        """Heights by the room there is."""
-        tall = event.size.height
-        self.set_class(tall >= 36, "-tall")
-        self.set_class(tall >= 54, "-grand")

@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from server.commands import Answer, Command
 from console.sources.base import SourceGoneError
+from server.commands import Answer, Command
 from server.telemetry.recording import RecordingError, read
 from server.telemetry.snapshot import Snapshot
 
@@ -32,7 +32,17 @@ class ReplaySource:
         self._going.set()
 
     async def snapshots(self) -> AsyncIterator[Snapshot]:
-        """The recorded snapshots at the distances they were taken at, each marked read-only."""
+        """The recorded snapshots at the distances they were taken at, each marked read-only.
+
+        Raises SourceGoneError when it is no recording that can be read.
+        """
+        try:
+            async for snapshot in self._play():
+                yield snapshot
+        except (RecordingError, OSError) as error:
+            raise SourceGoneError(str(error)) from error
+
+    async def _play(self) -> AsyncIterator[Snapshot]:
         recorded = read(self._recording) if isinstance(self._recording, Path) else self._recording
         begun: tuple[float, float] | None = None
         for snapshot in recorded:

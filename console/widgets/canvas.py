@@ -17,7 +17,7 @@ from console.view import View
 Panel = Callable[[View, int, int], list[Line]]
 """(view, cells, rows) -> at most `rows` lines."""
 
-MERGE_WITHIN = 8
+MERGE_WITHIN = 4
 """Changes this close are written as one span: moving the cursor and setting colours costs more than the cells between."""
 
 
@@ -66,7 +66,9 @@ class Canvas(Widget):
         if y >= len(self._lines):
             return Strip.blank(self.size.width, style_of("text", colour=self._colour))
         segments = [
-            Segment(span.text, style_of(span.style, colour=self._colour, stale=self._faded)) for span in self._lines[y] if span.text
+            Segment(span.text, style_of(span.style, colour=self._colour, stale=self._faded))
+            for span in self._lines[y]
+            if span.text
         ]
         return Strip(segments, self.size.width)
 

@@ -114,6 +114,13 @@ _FAILURES: tuple[tuple[re.Pattern[str], str, str], ...] = (
         "Start with a smaller --max-model-len.",
     ),
     (
+        re.compile(
+            r"max_model_len \((\d+)\) is greater than the derived max_model_len \(max_position_embeddings=(\d+)"
+        ),
+        "The model was made for a context of {1} tokens, and {0} were asked for.",
+        "Start with --max-model-len {1}.",
+    ),
+    (
         re.compile(r"No available memory for the cache blocks"),
         "The model leaves no memory for the KV cache.",
         "Take a smaller model, or pass --engine-arg=--gpu-memory-utilization=0.95.",

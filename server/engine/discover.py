@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -128,7 +129,7 @@ def _version(answer: httpx.Response) -> str:
     return version if isinstance(version, str) else ""
 
 
-def discover(skip_pids: frozenset[int] = frozenset(), ports: range = PORTS) -> list[Found]:
+def discover(skip_pids: frozenset[int] = frozenset(), ports: Collection[int] = PORTS) -> list[Found]:
     """vLLM servers that answer on this machine, ours (`skip_pids`) left out. About a second at most for each address."""
     candidates: dict[int, int | None] = dict.fromkeys(_listening(set(ports)))
     for process in psutil.process_iter(["pid", "cmdline"]):

@@ -281,9 +281,10 @@ class _Installation:
 
 def _read_lines(process: subprocess.Popen[str], heard: queue.SimpleQueue[str | None]) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip():
-            heard.put(line.rstrip())
+    with process.stdout:
+        for line in process.stdout:
+            if line.strip():
+                heard.put(line.rstrip())
     heard.put(None)
 
 

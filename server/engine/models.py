@@ -111,7 +111,7 @@ def _pick(environment: EngineEnvironment, paths: Paths, say: Say) -> str:
 
 
 def _is_folder(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or Path(name).is_dir()
+    return name.startswith((".", "/", "~")) or (name != "" and Path(name).is_dir())
 
 
 def _folder_config(folder: Path) -> dict[str, object]:
@@ -244,8 +244,9 @@ def _convert(environment: EngineEnvironment, folder: Path, say: Say) -> None:
         )
         try:
             assert process.stdout is not None
-            for line in process.stdout:
-                say(line.strip())
+            with process.stdout:
+                for line in process.stdout:
+                    say(line.strip())
             code = process.wait(timeout=CONVERT_TIMEOUT_S)
         finally:
             if process.poll() is None:

@@ -65,11 +65,13 @@ def aged_quantiles(found: Quantiles) -> Quantiles:
     )
 
 
-def rounded_quantiles(found: Quantiles) -> Quantiles:
+def rounded_quantiles(found: Quantiles, watched_age_s: float | None = None) -> Quantiles:
+    """`watched_age_s`: seconds since whoever fills the window last looked. A window that is watched is fresh, however long
+    ago its latest sample came."""
     figures = {name: getattr(found, name) for name in ("mean", "p50", "p95", "p99", "max")}
     return msgspec.structs.replace(
         found,
-        age_s=round(found.age_s, 3),
+        age_s=round(found.age_s if watched_age_s is None else watched_age_s, 3),
         window_s=round(found.window_s, 3),
         **{name: None if v is None else rounded(v) for name, v in figures.items()},
     )

@@ -23,6 +23,7 @@ class Experience:
         self._slo = slo
         self._window_s = window_s
         self._since: float | None = None
+        self._watched = 0.0
         self._ttft = SampleWindow(window_s)
         self._tpot = SampleWindow(window_s)
         self._e2e = SampleWindow(window_s)
@@ -30,9 +31,10 @@ class Experience:
         self._judged: deque[tuple[float, Judgement]] = deque()
 
     def watch(self, now: float) -> None:
-        """Requests would be seen from now on: rates are over no more than the time since the first call."""
+        """Requests would be seen now: the first call begins what rates are over, the latest dates what is shown."""
         if self._since is None:
             self._since = now
+        self._watched = max(now, self._watched)
 
     def on_load(self, record: RequestRecord) -> None:
         self._add(
@@ -82,11 +84,12 @@ class Experience:
     def feel(self, attainment: Value, gaps: Quantiles, now: float) -> Feel:
         good, _, finished = self.judged(now)
         seen_s = 0.0 if self._since is None else min(self._window_s, now - self._since)
+        age_s = max(0.0, now - self._watched)
         return Feel(
-            ttft_s=rounded_quantiles(self._ttft.quantiles(now, self._src)),
-            tpot_s=rounded_quantiles(self._tpot.quantiles(now, self._src)),
+            ttft_s=rounded_quantiles(self._ttft.quantiles(now, self._src), age_s),
+            tpot_s=rounded_quantiles(self._tpot.quantiles(now, self._src), age_s),
             gap_s=gaps,
-            e2e_s=rounded_quantiles(self._e2e.quantiles(now, self._src)),
+            e2e_s=rounded_quantiles(self._e2e.quantiles(now, self._src), age_s),
             tokens_per_s=self._rate(math.fsum(self._tokens.values(now)), finished, seen_s),
             attainment=attainment,
             goodput_per_s=self._rate(good, finished, seen_s),

@@ -48,7 +48,8 @@ class LoadSeries:
         )
 
     def gaps(self, now: float) -> Quantiles:
-        return rounded_quantiles(self._gaps.quantiles(now))
+        last = self.last_at()
+        return rounded_quantiles(self._gaps.quantiles(now), None if last is None else max(0.0, now - last))
 
     def people(self, now: float) -> People:
         workers = self._workers(now)

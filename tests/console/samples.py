@@ -72,8 +72,18 @@ H100 = Engine(
     url="http://127.0.0.1:8100",
     pid=4242,
     argv=[
-        "vllm", "serve", "/models/qwen3-8b", "--load-format", "dummy", "--max-num-seqs", "64",
-        "--max-num-batched-tokens", "8192", "--enable-mfu-metrics", "--otlp-traces-endpoint", "http://127.0.0.1:8102/v1/traces",
+        "vllm",
+        "serve",
+        "/models/qwen3-8b",
+        "--load-format",
+        "dummy",
+        "--max-num-seqs",
+        "64",
+        "--max-num-batched-tokens",
+        "8192",
+        "--enable-mfu-metrics",
+        "--otlp-traces-endpoint",
+        "http://127.0.0.1:8102/v1/traces",
     ],
     max_num_seqs=V(64, src="config"),
     max_num_batched_tokens=V(8192, src="config"),
@@ -99,7 +109,7 @@ H100 = Engine(
     flops_per_s=V(3.1e14, src="engine"),
     bytes_per_s=V(1.2e12, src="engine"),
     start=ColdStart("process-cold", 118.0, True, start_stages(), start_stages(1.03)),
-)  # fmt: skip
+)
 
 GPU = Gpu(
     index=0,
@@ -214,11 +224,21 @@ def change(snapshot: Snapshot, **parts: Any) -> Snapshot:
     made = {}
     for name, new in parts.items():
         old = getattr(snapshot, name)
-        made[name] = msgspec.structs.replace(old, **new) if isinstance(new, dict) and isinstance(old, msgspec.Struct) else new
+        made[name] = (
+            msgspec.structs.replace(old, **new) if isinstance(new, dict) and isinstance(old, msgspec.Struct) else new
+        )
     return msgspec.structs.replace(snapshot, **made)
 
 
-NOBODY = People(mode="closed", people=V(0, src="load"), thinking=V(0, src="load"), slow=V(0, src="load"), in_flight=V(0, src="load"), held=V(0, src="load"), sent_per_s=stat(0.0, 0))  # fmt: skip
+NOBODY = People(
+    mode="closed",
+    people=V(0, src="load"),
+    thinking=V(0, src="load"),
+    slow=V(0, src="load"),
+    in_flight=V(0, src="load"),
+    held=V(0, src="load"),
+    sent_per_s=stat(0.0, 0),
+)
 NOTHING_FELT = Feel(tokens_per_s=stat(0.0, 0, "load"))
 
 IDLE = change(
@@ -227,62 +247,131 @@ IDLE = change(
     verdict=Verdict("IDLE", "nobody is asking", 40),
     people=NOBODY,
     queue={
-        "depth": V(0, src="gateway"), "in_flight": V(0, src="gateway"), "oldest_s": V(None, why="nobody waits"), "arrivals_per_s": stat(0.0, 0),
-        "refused_share": V(None, why="nothing arrived in the window"), "failed_share": V(), "held": V(0, src="gateway"),
+        "depth": V(0, src="gateway"),
+        "in_flight": V(0, src="gateway"),
+        "oldest_s": V(None, why="nobody waits"),
+        "arrivals_per_s": stat(0.0, 0),
+        "wait_s": Quantiles(src="gateway"),
+        "refused_share": V(None, why="nothing arrived in the window"),
+        "failed_share": V(),
+        "held": V(0, src="gateway"),
     },
     engine={
-        "running": V(0, src="engine"), "kv_usage": V(0.0, src="engine"), "generation_tokens_per_s": V(0, src="engine"),
-        "prompt_tokens_per_s": V(0, src="engine"), "tokens_per_step": V(None, why="no step in the window"), "steps_per_s": V(0, src="engine"),
-        "heartbeat_age_s": None, "front_end_s": V(None, why="nothing finished"), "prefill_s": Quantiles(src="trace"), "queue_s": Quantiles(),
+        "running": V(0, src="engine"),
+        "kv_usage": V(0.0, src="engine"),
+        "generation_tokens_per_s": V(0, src="engine"),
+        "prompt_tokens_per_s": V(0, src="engine"),
+        "tokens_per_step": V(None, why="no step in the window"),
+        "steps_per_s": V(0, src="engine"),
+        "heartbeat_age_s": None,
+        "front_end_s": V(None, why="nothing finished"),
+        "prefill_s": Quantiles(src="trace"),
+        "queue_s": Quantiles(),
     },
     feel=NOTHING_FELT,
     breakdown=Breakdown(why="no request has finished in the last 30 s"),
     little=Little(),
-    gpus=[msgspec.structs.replace(GPU, busy=V(0.0, src="nvml"), sm_active=V(0.0, src="gpm"), sm_occupancy=V(0.0, src="gpm"), tensor=V(0.0, src="gpm"), dram=V(0.0, src="gpm"), power_w=V(118, src="nvml"), temp_c=V(38, src="nvml"), mfu=V(0.0), mbu=V(0.0))],
+    gpus=[
+        msgspec.structs.replace(
+            GPU,
+            busy=V(0.0, src="nvml"),
+            sm_active=V(0.0, src="gpm"),
+            sm_occupancy=V(0.0, src="gpm"),
+            tensor=V(0.0, src="gpm"),
+            dram=V(0.0, src="gpm"),
+            power_w=V(118, src="nvml"),
+            temp_c=V(38, src="nvml"),
+            mfu=V(0.0),
+            mbu=V(0.0),
+        )
+    ],
     events=[],
-)  # fmt: skip
+)
 
 QUEUE_FULL = change(
     LOADED,
     verdict=Verdict("BROKEN", "61 % of 822 requests good: the queue is full and refuses", 12, stat(0.61)),
     people={"in_flight": V(320, src="load"), "outcomes": {"ok": 18_044, "rejected": 214, "abandoned": 9}},
-    queue={"depth": V(256, src="gateway"), "oldest_s": V(9.8, src="gateway"), "refused_share": stat(0.231), "failed_share": stat(0.004), "arrivals_per_s": stat(31.4)},
+    queue={
+        "depth": V(256, src="gateway"),
+        "oldest_s": V(9.8, src="gateway"),
+        "refused_share": stat(0.231),
+        "failed_share": stat(0.004),
+        "arrivals_per_s": stat(31.4),
+    },
     engine={"running": V(64, src="engine"), "kv_usage": V(0.34, src="engine")},
     feel={
-        "ttft_s": Quantiles(n=611, mean=5.9, p50=6.1, p95=10.2, p99=10.9), "e2e_s": Quantiles(n=611, mean=8.42, p50=8.6, p95=12.4, p99=13.1),
-        "attainment": stat(0.61, 822), "goodput_per_s": stat(16.2),
+        "ttft_s": Quantiles(n=611, mean=5.9, p50=6.1, p95=10.2, p99=10.9),
+        "e2e_s": Quantiles(n=611, mean=8.42, p50=8.6, p95=12.4, p99=13.1),
+        "attainment": stat(0.61, 822),
+        "goodput_per_s": stat(16.2),
     },
-    breakdown={"e2e_s": 8.42, "n": 611, "stages": [
-        StageTime("connect", 0.001, 611), StageTime("accept", 0.002, 611), StageTime("queue", 5.81, 611), StageTime("front end", 0.036, 611),
-        StageTime("engine queue", 0.004, 611), StageTime("prefill", 0.121, 611), StageTime("decode", 2.41, 611), StageTime("drain", 0.018, 611),
-        StageTime("unattributed", 0.018, 611),
-    ]},
+    breakdown={
+        "e2e_s": 8.42,
+        "n": 611,
+        "stages": [
+            StageTime("connect", 0.001, 611),
+            StageTime("accept", 0.002, 611),
+            StageTime("queue", 5.81, 611),
+            StageTime("front end", 0.036, 611),
+            StageTime("engine queue", 0.004, 611),
+            StageTime("prefill", 0.121, 611),
+            StageTime("decode", 2.41, 611),
+            StageTime("drain", 0.018, 611),
+            StageTime("unattributed", 0.018, 611),
+        ],
+    },
     little=Little(191.0, 214.0, n=640),
-    events=[SLOW, Event(AT - 13, WALL - 13, "burst", "burst +256", "b"), Event(AT - 12, WALL - 12, "full", "queue full, refusing", "f")],
-)  # fmt: skip
+    events=[
+        SLOW,
+        Event(AT - 13, WALL - 13, "burst", "burst +256", "b"),
+        Event(AT - 12, WALL - 12, "full", "queue full, refusing", "f"),
+    ],
+)
 
 DOWN = change(
     QUEUE_FULL,
     verdict=Verdict("DOWN", "the engine died 6 s ago", 6),
     engine={
-        "phase": "down", "healthy": False, "pid": None, "heartbeat_age_s": None,
+        "phase": "down",
+        "healthy": False,
+        "pid": None,
+        "heartbeat_age_s": None,
         "error": "The engine exited by itself (EngineCore died: CUDA error: an illegal memory access was encountered).",
-        "running": V(None, why="the engine is down"), "kv_usage": V(None, why="the engine is down"), "waiting": V(None),
+        "running": V(None, why="the engine is down"),
+        "kv_usage": V(None, why="the engine is down"),
+        "waiting": V(None),
         "start": ColdStart("process-cold", 118.0, True, start_stages(), start_stages(1.03)),
     },
     queue={"depth": V(117, src="gateway"), "refused_share": stat(0.4)},
     sources={**GOOD_SOURCES, "engine": SourceState(False, 6.2, "connection refused")},
     events=[BURST, Event(AT - 6, WALL - 6, "died", "engine died", "x")],
-)  # fmt: skip
+)
 
 STALLED = change(
     LOADED,
-    verdict=Verdict("STALLED", "the engine answers /health, but has made no step for 14 s with 62 requests running", 11),
-    engine={"heartbeat_age_s": 14.0, "steps_per_s": V(0, src="engine"), "generation_tokens_per_s": V(0, src="engine"), "tokens_per_step": V(None, why="no step")},
+    verdict=Verdict(
+        "STALLED", "the engine answers /health, but has made no step for 14 s with 62 requests running", 11
+    ),
+    engine={
+        "heartbeat_age_s": 14.0,
+        "steps_per_s": V(0, src="engine"),
+        "generation_tokens_per_s": V(0, src="engine"),
+        "tokens_per_step": V(None, why="no step"),
+    },
     feel={"tokens_per_s": stat(0.0, src="load")},
-    gpus=[msgspec.structs.replace(GPU, tensor=V(0.0, src="gpm"), dram=V(0.0, src="gpm"), sm_active=V(0.0, src="gpm"), power_w=V(121, src="nvml"), busy=V(0.0, src="nvml"))],
+    gpus=[
+        msgspec.structs.replace(
+            GPU,
+            tensor=V(0.0, src="gpm"),
+            dram=V(0.0, src="gpm"),
+            sm_active=V(0.0, src="gpm"),
+            power_w=V(121, src="nvml"),
+            busy=V(0.0, src="nvml"),
+        )
+    ],
     queue={"depth": V(88, src="gateway"), "oldest_s": V(14.2, src="gateway")},
-)  # fmt: skip
+)
 
 STARTING = change(
     IDLE,
@@ -291,26 +380,43 @@ STARTING = change(
     people=msgspec.structs.replace(NOBODY, people=V(16, src="load"), in_flight=V(16, src="load")),
     queue={"depth": V(16, src="gateway"), "oldest_s": V(60.2, src="gateway")},
     engine={
-        "phase": "starting", "healthy": False, "running": V(None, why="the engine starts"), "kv_usage": V(None, why="the engine starts"),
+        "phase": "starting",
+        "healthy": False,
+        "running": V(None, why="the engine starts"),
+        "kv_usage": V(None, why="the engine starts"),
         "start": ColdStart("process-cold", 71.0, False, start_stages(1.03, 71.0), start_stages()),
     },
     events=[Event(AT - 71, WALL - 71, "restart", "cold restart: process-cold", "c")],
-)  # fmt: skip
+)
 
 NO_ENGINE = Snapshot(
-    seq=4, at=AT, wall=WALL, uptime_s=2, verdict=Verdict("DOWN", "no engine is installed"),
-    engine=Engine(phase="no_engine", error="No vLLM is installed for this machine. `spark-serve engine install` makes an environment for it (about 3.5 GB)."),
-    people=NOBODY, host=HOST, gpu_note="no NVIDIA driver on this machine",
+    seq=4,
+    at=AT,
+    wall=WALL,
+    uptime_s=2,
+    verdict=Verdict("DOWN", "no engine is installed"),
+    engine=Engine(
+        phase="no_engine",
+        error="No vLLM is installed for this machine. `spark-serve engine install` makes an environment for it (about 3.5 GB).",
+    ),
+    people=NOBODY,
+    host=HOST,
+    gpu_note="no NVIDIA driver on this machine",
     sources={"engine": SourceState(False, None, "not installed")},
-)  # fmt: skip
+)
 
 WRONG_SERVICE = change(
     NO_ENGINE,
     verdict=Verdict("DOWN", "what answers is not an engine"),
-    engine=Engine(phase="failed", attached=True, url="http://127.0.0.1:3000", error="http://127.0.0.1:3000 answers with a page of HTML, not with an OpenAI-compatible API. Is it the engine's address?"),
+    engine=Engine(
+        phase="failed",
+        attached=True,
+        url="http://127.0.0.1:3000",
+        error="http://127.0.0.1:3000 answers with a page of HTML, not with an OpenAI-compatible API. Is it the engine's address?",
+    ),
     read_only="somebody else's engine: --drive allows load on it",
     sources={"engine": SourceState(False, None, "no metrics there")},
-)  # fmt: skip
+)
 
 
 def _old(value: Value, age_s: float = 8.0) -> Value:
@@ -320,70 +426,162 @@ def _old(value: Value, age_s: float = 8.0) -> Value:
 STALE = change(
     LOADED,
     verdict=Verdict("GOOD", "96 % of 733 requests good; the engine's own figures are 8 s old", 31, stat(0.96)),
-    engine={name: _old(getattr(H100, name)) for name in (
-        "running", "waiting", "kv_usage", "preemptions_per_min", "prompt_tokens_per_s", "generation_tokens_per_s", "tokens_per_step", "steps_per_s", "prefix_hit_share",
-    )},
+    engine={
+        name: _old(getattr(H100, name))
+        for name in (
+            "running",
+            "waiting",
+            "kv_usage",
+            "preemptions_per_min",
+            "prompt_tokens_per_s",
+            "generation_tokens_per_s",
+            "tokens_per_step",
+            "steps_per_s",
+            "prefix_hit_share",
+        )
+    },
     gpus=[msgspec.structs.replace(GPU, mfu=_old(GPU.mfu), mbu=_old(GPU.mbu))],
     sources={**GOOD_SOURCES, "engine metrics": SourceState(False, 8.0, "timed out")},
-)  # fmt: skip
+)
 
 CPU_ENGINE = {
-    "model": "SmolLM2-135M-Instruct", "model_kind": "embedded", "version": "0.32.0", "device": "CPU", "max_num_seqs": V(8, src="config"),
-    "running": V(4, src="engine"), "kv_usage": V(0.06, src="engine"), "generation_tokens_per_s": V(63, src="engine"), "tokens_per_step": V(4.2, src="engine"),
-    "steps_per_s": V(15.1, src="engine"), "prompt_tokens_per_s": V(41, src="engine"), "max_num_batched_tokens": V(2048, src="config"), "kv_tokens": V(46_000, src="engine"),
-    "stage_times": "in-band", "front_end_s": V(0.012, src="engine"), "waiting": V(0, src="engine"),
-}  # fmt: skip
+    "model": "SmolLM2-135M-Instruct",
+    "model_kind": "embedded",
+    "version": "0.32.0",
+    "device": "CPU",
+    "max_num_seqs": V(8, src="config"),
+    "running": V(4, src="engine"),
+    "kv_usage": V(0.06, src="engine"),
+    "generation_tokens_per_s": V(63, src="engine"),
+    "tokens_per_step": V(4.2, src="engine"),
+    "steps_per_s": V(15.1, src="engine"),
+    "prompt_tokens_per_s": V(41, src="engine"),
+    "max_num_batched_tokens": V(2048, src="config"),
+    "kv_tokens": V(46_000, src="engine"),
+    "stage_times": "in-band",
+    "front_end_s": V(0.012, src="engine"),
+    "waiting": V(0, src="engine"),
+}
 
 CPU = change(
     LOADED,
     recording_s=None,
     uptime_s=192,
     verdict=Verdict("UNKNOWN", "11 requests in 30 s: too few to judge", 0, stat(None, 11)),
-    people={"people": V(4, src="load"), "thinking": V(1, src="load"), "in_flight": V(3, src="load"), "slow": V(0, src="load"), "held": V(0, src="load"), "outcomes": {"ok": 58}},
-    queue={"depth": V(0, src="gateway"), "oldest_s": V(None, why="nobody waits"), "arrivals_per_s": stat(0.37, 11), "refused_share": stat(0.0, 11), "held": V(0, src="gateway")},
+    people={
+        "people": V(4, src="load"),
+        "thinking": V(1, src="load"),
+        "in_flight": V(3, src="load"),
+        "slow": V(0, src="load"),
+        "held": V(0, src="load"),
+        "outcomes": {"ok": 58},
+    },
+    queue={
+        "depth": V(0, src="gateway"),
+        "oldest_s": V(None, why="nobody waits"),
+        "arrivals_per_s": stat(0.37, 11),
+        "refused_share": stat(0.0, 11),
+        "held": V(0, src="gateway"),
+    },
     engine=CPU_ENGINE,
     feel=Feel(
-        ttft_s=Quantiles(n=11, mean=0.61, p50=0.55), tpot_s=Quantiles(n=11, mean=0.047, p50=0.047), gap_s=Quantiles(n=702, mean=0.047, p50=0.046, p95=0.061, p99=0.34),
-        e2e_s=Quantiles(n=11, mean=3.71, p50=3.6), tokens_per_s=stat(24, 11, "load"),
+        ttft_s=Quantiles(n=11, mean=0.61, p50=0.55),
+        tpot_s=Quantiles(n=11, mean=0.047, p50=0.047),
+        gap_s=Quantiles(n=702, mean=0.047, p50=0.046, p95=0.061, p99=0.34),
+        e2e_s=Quantiles(n=11, mean=3.71, p50=3.6),
+        tokens_per_s=stat(24, 11, "load"),
     ),
-    breakdown=Breakdown(e2e_s=3.71, n=11, stages=[
-        StageTime("connect", 0.001, 11), StageTime("accept", 0.001, 11), StageTime("queue", 0.0, 11), StageTime("front end", 0.012, 11),
-        StageTime("engine queue", 0.001, 11), StageTime("prefill", 0.52, 11), StageTime("decode", 3.17, 11), StageTime("drain", 0.002, 11), StageTime("unattributed", 0.003, 11),
-    ]),
+    breakdown=Breakdown(
+        e2e_s=3.71,
+        n=11,
+        stages=[
+            StageTime("connect", 0.001, 11),
+            StageTime("accept", 0.001, 11),
+            StageTime("queue", 0.0, 11),
+            StageTime("front end", 0.012, 11),
+            StageTime("engine queue", 0.001, 11),
+            StageTime("prefill", 0.52, 11),
+            StageTime("decode", 3.17, 11),
+            StageTime("drain", 0.002, 11),
+            StageTime("unattributed", 0.003, 11),
+        ],
+    ),
     little=Little(1.37, 1.4, n=24),
     gpus=[],
     gpu_note="no NVIDIA driver on this machine",
-    host=Host(cores=2, cpu_share=V(0.83, src="host"), mem_available_bytes=V(5.1 * 2**30, src="host"), mem_total_bytes=V(15.6 * 2**30, src="host"),
-              engine_cpu_cores=V(1.41, src="host"), gateway_cpu_cores=V(0.03, src="host"), load_cpu_cores=V(0.04, src="host"), stack_cpu_cores=V(0.05, src="host")),
+    host=Host(
+        cores=2,
+        cpu_share=V(0.83, src="host"),
+        mem_available_bytes=V(5.1 * 2**30, src="host"),
+        mem_total_bytes=V(15.6 * 2**30, src="host"),
+        engine_cpu_cores=V(1.41, src="host"),
+        gateway_cpu_cores=V(0.03, src="host"),
+        load_cpu_cores=V(0.04, src="host"),
+        stack_cpu_cores=V(0.05, src="host"),
+    ),
     events=[],
-)  # fmt: skip
+)
 
 _NO_GPM = "this driver gives no GPM counters for GB10"
 GB10 = change(
     LOADED,
     recording_s=None,
     engine={"device": "NVIDIA GB10", "max_num_seqs": V(16, src="config"), "running": V(9, src="engine")},
-    gpus=[Gpu(
-        index=0, name="NVIDIA GB10", busy=V(0.96, src="nvml"), sm_active=V(None, why=_NO_GPM), sm_occupancy=V(None, why=_NO_GPM), tensor=V(None, why=_NO_GPM),
-        dram=V(None, why=_NO_GPM), power_w=V(58, src="nvml"), power_limit_w=V(None, why="not reported"), sm_clock_mhz=V(2411, src="nvml"), temp_c=V(61, src="nvml"),
-        mem_used_bytes=V(98.2 * 2**30, src="host"), mem_total_bytes=V(119.6 * 2**30, src="host"), unified=True, mfu=V(0.22), mbu=V(0.81),
-    )],
-)  # fmt: skip
+    gpus=[
+        Gpu(
+            index=0,
+            name="NVIDIA GB10",
+            busy=V(0.96, src="nvml"),
+            sm_active=V(None, why=_NO_GPM),
+            sm_occupancy=V(None, why=_NO_GPM),
+            tensor=V(None, why=_NO_GPM),
+            dram=V(None, why=_NO_GPM),
+            power_w=V(58, src="nvml"),
+            power_limit_w=V(None, why="not reported"),
+            sm_clock_mhz=V(2411, src="nvml"),
+            temp_c=V(61, src="nvml"),
+            mem_used_bytes=V(98.2 * 2**30, src="host"),
+            mem_total_bytes=V(119.6 * 2**30, src="host"),
+            unified=True,
+            mfu=V(0.22),
+            mbu=V(0.81),
+        )
+    ],
+)
 
 READ_ONLY = change(
     LOADED,
     recording_s=None,
     read_only="somebody else's engine: --drive allows load on it",
-    engine={"attached": True, "model_kind": "attached", "model": "Qwen/Qwen3-8B", "max_num_seqs": V(64, src="config", why="a guess: the engine does not say")},
+    engine={
+        "attached": True,
+        "model_kind": "attached",
+        "model": "Qwen/Qwen3-8B",
+        "max_num_seqs": V(64, src="config", why="a guess: the engine does not say"),
+    },
     people=People(),
-    queue={"arrivals_per_s": stat(None, why="traffic bypasses our gateway"), "depth": V(None, why="traffic bypasses our gateway"), "oldest_s": V(), "refused_share": V(), "held": V(), "in_flight": V()},
+    queue={
+        "arrivals_per_s": stat(None, why="traffic bypasses our gateway"),
+        "depth": V(None, why="traffic bypasses our gateway"),
+        "oldest_s": V(),
+        "refused_share": V(),
+        "held": V(),
+        "in_flight": V(),
+    },
     verdict=Verdict("UNKNOWN", "traffic bypasses our gateway: engine figures only"),
     feel=Feel(),
-    breakdown=Breakdown(e2e_s=2.51, n=700, stages=[
-        StageTime("engine queue", 0.41, 700, False), StageTime("prefill", 0.1, 700, False), StageTime("decode", 1.96, 700, False), StageTime("front end", 0.04, 700, False),
-    ]),
+    breakdown=Breakdown(
+        e2e_s=2.51,
+        n=700,
+        stages=[
+            StageTime("engine queue", 0.41, 700, False),
+            StageTime("prefill", 0.1, 700, False),
+            StageTime("decode", 1.96, 700, False),
+            StageTime("front end", 0.04, 700, False),
+        ],
+    ),
     little=Little(),
-)  # fmt: skip
+)
 
 
 def course(last: Snapshot, seconds: int = 200) -> list[Snapshot]:
@@ -410,10 +608,18 @@ def course(last: Snapshot, seconds: int = 200) -> list[Snapshot]:
                 wall=last.wall - back,
                 uptime_s=last.uptime_s - back,
                 people=msgspec.structs.replace(last.people, in_flight=scaled(last.people.in_flight, wave + hit)),
-                queue=msgspec.structs.replace(queue, depth=scaled(queue.depth, max(0.0, wave - 0.5) + 4 * hit), arrivals_per_s=scaled(queue.arrivals_per_s, wave + 0.4 * hit)),
+                queue=msgspec.structs.replace(
+                    queue,
+                    depth=scaled(queue.depth, max(0.0, wave - 0.5) + 4 * hit),
+                    arrivals_per_s=scaled(queue.arrivals_per_s, wave + 0.4 * hit),
+                ),
                 engine=msgspec.structs.replace(engine, running=scaled(engine.running, min(1.0, wave + hit))),
-                feel=msgspec.structs.replace(feel, ttft_s=ttft, tokens_per_s=scaled(feel.tokens_per_s, min(1.05, wave + hit))),
-                gpus=[msgspec.structs.replace(gpu, tensor=scaled(gpu.tensor, min(1.2, wave + hit))) for gpu in last.gpus],
+                feel=msgspec.structs.replace(
+                    feel, ttft_s=ttft, tokens_per_s=scaled(feel.tokens_per_s, min(1.05, wave + hit))
+                ),
+                gpus=[
+                    msgspec.structs.replace(gpu, tensor=scaled(gpu.tensor, min(1.2, wave + hit))) for gpu in last.gpus
+                ],
                 events=[event for event in last.events if event.at <= last.at - back],
             )
         )

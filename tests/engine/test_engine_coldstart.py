@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_stages_join_without_gap_whatever_is_cut_off(name: str) -> None:
             log.feed(line, 101.0 + position)
         stages = log.stages(100.0 + len(lines) + 2)
         assert stages[0].begin_s == 0
-        assert all(one.end_s == other.begin_s for one, other in zip(stages, stages[1:], strict=False))
+        assert all(one.end_s == other.begin_s for one, other in itertools.pairwise(stages))
         assert (stages[-1].end_s is None) == (not log.finished)
         names = [stage.name for stage in stages]
         assert len(set(names)) == len(names)
@@ -87,7 +88,9 @@ def test_stages_join_without_gap_whatever_is_cut_off(name: str) -> None:
 
 def test_the_running_stage_of_an_eager_start_is_never_one_it_lacks() -> None:
     log = ColdStartLog(0.0)
-    log.feed("INFO 11-23 10:00:00 [core.py:1] Initializing a V1 LLM engine (v0.33.0) with config: enforce_eager=True", 5.0)
+    log.feed(
+        "INFO 11-23 10:00:00 [core.py:1] Initializing a V1 LLM engine (v0.33.0) with config: enforce_eager=True", 5.0
+    )
     log.feed("INFO 11-23 10:00:02 [m.py:1] Model loading took 0.5 GiB memory and 1.25 seconds", 7.0)
     assert [stage.name for stage in log.stages(8.0)] == ["engine spawn", "weights", "profile and KV"]
     assert log.stages(8.0)[-1].end_s is None
@@ -97,10 +100,14 @@ def test_the_running_stage_of_an_eager_start_is_never_one_it_lacks() -> None:
 def test_progress_bars_prefixes_and_caches() -> None:
     log = ColdStartLog(0.0)
     log.feed("(EngineCore pid=7) INFO 11-23 10:00:02 [m.py:1] Model loading took 1.0 GiB and 1.0 seconds", 1.0)
-    line = "(EngineCore pid=7) INFO 11-23 10:00:03 [b.py:1] [backbone] Directly load the compiled graph(s) from the cache"
+    line = (
+        "(EngineCore pid=7) INFO 11-23 10:00:03 [b.py:1] [backbone] Directly load the compiled graph(s) from the cache"
+    )
     assert log.feed(line, 2.0)
     assert not log.feed("\rCapturing CUDA graphs: 0%|  | 0/51\rCapturing CUDA graphs: 100%", 3.0)
-    assert log.feed("\rCapturing: 100%\rINFO 11-23 10:00:04 [r.py:1] Graph capturing finished in 4 secs, took -0.01 GiB", 4.0)
+    assert log.feed(
+        "\rCapturing: 100%\rINFO 11-23 10:00:04 [r.py:1] Graph capturing finished in 4 secs, took -0.01 GiB", 4.0
+    )
     assert log.figures.graphs_gib == -0.01
     assert {stage.name: stage.detail for stage in log.stages(4.0)}["compile"] == "from its cache"
 
@@ -108,7 +115,9 @@ def test_progress_bars_prefixes_and_caches() -> None:
 def test_several_workers_end_a_stage_with_the_last_one() -> None:
     log = ColdStartLog(0.0)
     assert log.feed("(Worker_TP0 pid=1) INFO 11-23 10:00:02 [m.py:1] Model loading took 1.0 GiB and 1.0 seconds", 4.0)
-    assert not log.feed("(Worker_TP1 pid=2) INFO 11-23 10:00:03 [m.py:1] Model loading took 1.0 GiB and 2.0 seconds", 5.0)
+    assert not log.feed(
+        "(Worker_TP1 pid=2) INFO 11-23 10:00:03 [m.py:1] Model loading took 1.0 GiB and 2.0 seconds", 5.0
+    )
     assert spans(log.stages(6.0)) == [("weights", 0.0, 5.0)]
 
 
@@ -138,7 +147,8 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
             "ValueError: Free memory on device cuda:0",
         ),
         (
-            CORE + "ValueError: To serve at least one request with the model's max seq len (200000), (8.0 GiB KV cache is "
+            CORE
+            + "ValueError: To serve at least one request with the model's max seq len (200000), (8.0 GiB KV cache is "
             "needed, which is larger than the available KV cache memory (4.5 GiB). Based on the available memory, the "
             "estimated maximum model length is 32768. Try increasing",
             "KV cache is too small",
@@ -151,13 +161,26 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
             "smaller model",
             "ValueError: No available",
         ),
-        ("RuntimeError: Failed to infer device type, please set", "no device", "doctor", "RuntimeError: Failed to infer"),
+        (
+            "RuntimeError: Failed to infer device type, please set",
+            "no device",
+            "doctor",
+            "RuntimeError: Failed to infer",
+        ),
         (
             "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
             "  Value error, Model architectures ['FooForCausalLM'] are not supported for now. Supported: x",
             "architecture ['FooForCausalLM']",
             "newer vLLM",
             "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig Value error",
+        ),
+        (
+            "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
+            "  Value error, User-specified max_model_len (200000) is greater than the derived max_model_len "
+            "(max_position_embeddings=8192.0 or model_max_length=None in model's config.json).",
+            "made for a context of 8192 tokens, and 200000 were",
+            "--max-model-len 8192.",
+            "pydantic_core",
         ),
         (
             "huggingface_hub.errors.GatedRepoError: 401 Client Error.",
@@ -177,7 +200,12 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
             "smollm2",
             "huggingface_hub.errors.LocalEntryNotFoundError",
         ),
-        (CORE + "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "memory does not suffice", "", "torch."),
+        (
+            CORE + "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB",
+            "memory does not suffice",
+            "",
+            "torch.",
+        ),
         ("OSError: [Errno 98] Address already in use", "port is taken", "--engine-port", "OSError"),
         ("KeyError: 'x'", "vLLM failed while at imports: KeyError: 'x'.", "logs engine", "KeyError: 'x'"),
     ],
@@ -185,7 +213,7 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
 def test_a_failed_start_is_explained_by_its_first_exception(text: str, what: str, todo: str, said: str) -> None:
     log = ColdStartLog(0.0)
     log.feed("WARNING 11-23 14:00:00 [x.py:1] ImportError: something optional is not there", 0.5)
-    log.feed("(EngineCore pid=687) Traceback (most recent call last):\n  File \"core.py\", line 1, in run", 1.0)
+    log.feed('(EngineCore pid=687) Traceback (most recent call last):\n  File "core.py", line 1, in run', 1.0)
     log.feed(text, 1.0)
     log.feed(WRAPPER, 2.0)
     failure = log.failure()

@@ -40,7 +40,11 @@ def environment(version: str, device: str = "cuda", **changes: object) -> Engine
 
 
 def launch(
-    env: EngineEnvironment, machine: Machine = H100, base: dict[str, str] | None = None, model: Model = HUB, **settings: object
+    env: EngineEnvironment,
+    machine: Machine = H100,
+    base: dict[str, str] | None = None,
+    model: Model = HUB,
+    **settings: object,
 ) -> LaunchPlan:
     return plan(env, model, StackSettings(**settings), machine, ENDPOINT, base or {})  # type: ignore[arg-type]
 
@@ -166,6 +170,8 @@ def test_versions(text: str, expected: tuple[int, int, int]) -> None:
 
 
 def test_nvidia_smi_as_it_prints() -> None:
-    gpus, driver = parse_nvidia_smi("0, NVIDIA H100 80GB HBM3, 81559, 580.65.06\n1, NVIDIA GB10, [N/A], 580.65.06\nnoise\n")
+    gpus, driver = parse_nvidia_smi(
+        "0, NVIDIA H100 80GB HBM3, 81559, 580.65.06\n1, NVIDIA GB10, [N/A], 580.65.06\nnoise\n"
+    )
     assert gpus == (Gpu(0, "NVIDIA H100 80GB HBM3", 81559 * 2**20), Gpu(1, "NVIDIA GB10", None))
     assert driver == "580.65.06"

@@ -177,9 +177,13 @@ def test_a_subreaper_inherits_and_reaps_an_orphan_that_left_the_session(tmp_path
     """
     root = Path(__file__).parents[2]
 
-
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(source)], capture_output=True, text=True, timeout=50, check=False, cwd=root
+        [sys.executable, "-c", textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        cwd=root,
     )
     assert done.stdout == "reaped 3\n", done.stderr
 
@@ -217,7 +221,7 @@ def test_a_port_with_old_connections_is_free() -> None:
 
 
 def test_an_address_that_is_not_ours() -> None:
-    with pytest.raises(SupervisorError, match="Nothing can listen on 192.0.2.1:0"):
+    with pytest.raises(SupervisorError, match=r"Nothing can listen on 192\.0\.2\.1:0"):
         port_in_use("192.0.2.1", 0)
 
 

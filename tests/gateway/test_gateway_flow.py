@@ -245,8 +245,8 @@ async def test_a_slow_reader_is_held_in_a_bounded_buffer() -> None:
 
 
 async def test_the_slot_is_free_once_upstream_is_done_though_the_reader_is_held() -> None:
-    # More than the kernel takes for this reader, less than pauses the reading.
-    events = flood(24)
+    # More than the kernel takes for this reader, less than would hide in a transport's usual buffer.
+    events = flood(11)
 
     async def pours(asked: Asked) -> None:
         await asked.stream(events)

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+import samples
+
+from console.history import History
+from console.ink import Line, between, cut, fit, frame, line, plain, text_width, width
+from console.once import healthy, render_once
+from console.panels.batch import batch, grid, slots_per_cell
+from console.panels.breakdown import breakdown, complete
+from console.panels.engine import engine
+from console.panels.feel import feel
+from console.panels.foot import keys, limit, little, status
+from console.panels.gpu import gpu
+from console.panels.header import header
+from console.panels.letters import tall
+from console.panels.stages import glowing, stages
+from console.panels.start import remaining, start_panel
+from console.view import KeyHint, View
+from server.telemetry.snapshot import ColdStart, Little, Snapshot, StageTime, StartStage
+
+STATES = {name: value for name, value in vars(samples).items() if isinstance(value, Snapshot)}
+PANELS = {
+    "header": header,
+    "stages": stages,
+    "breakdown": breakdown,
+    "feel": feel,
+    "batch": batch,
+    "gpu": gpu,
+    "limit": limit,
+    "status": status,
+    "keys": keys,
+    "start": start_panel,
+    "engine": engine,
+}
+
+
+def view_of(snapshot: Snapshot | None, **more: object) -> View:
+    history = History()
+    if snapshot is not None:
+        for one in samples.course(snapshot):
+            history.append(one)
+    return View(snapshot=snapshot, history=history, link="live", **more)
+
+
+def text_of(lines: list[Line]) -> str:
+    return "\n".join(plain(one) for one in lines)
+
+
+@pytest.mark.parametrize("panel", PANELS.values(), ids=PANELS)
+@pytest.mark.parametrize("state", [*STATES.values(), None], ids=[*STATES, "nothing"])
+def test_every_panel_draws_every_state_within_its_size(
+    panel: Callable[[View, int, int], list[Line]], state: Snapshot | None
+) -> None:
+    hints = (KeyHint("b", "burst", "burst", "no"), KeyHint("?", "help", "help"))
+    view = view_of(state, keys=hints)
+    for cells, rows in ((20, 3), (34, 8), (60, 16), (80, 5), (160, 30)):
+        lines = panel(view, cells, rows)
+        assert len(lines) <= rows
+        assert all(width(one) <= cells for one in lines), (cells, rows)
+        assert "None" not in text_of(lines)
+        assert "nan" not in text_of(lines)
+
+
+def test_hostile_names_do_not_reach_the_terminal() -> None:
+    evil = "\x1b]52;c;aGk=\x07[/red]\u202ename\n"
+    snapshot = samples.change(
+        samples.LOADED,
+        engine={
+            "model": evil,
+            "device": evil,
+            "version": evil,
+            "error": evil,
+            "argv": [evil],
+            "url": evil,
+            "phase": "failed",
+        },
+        queue={"policy": evil},
+        verdict={"reason": evil},
+        limit=evil,
+        read_only=evil,
+        events=[msgspec.structs.replace(samples.BURST, text=evil, mark="\x1b")],
+        gpu_note=evil,
+    )
+    view = view_of(snapshot, status=evil)
+    for panel in PANELS.values():
+        text = text_of(panel(view, 120, 20))
+        assert "\x1b" not in text
+        assert "\x07" not in text
+        assert "\u202e" not in text
+
+
+def test_stage_that_makes_people_wait_glows() -> None:
+    found = glowing(samples.QUEUE_FULL)
+    assert found is not None
+    assert found[:2] == (2, "queue")
+    assert "glow" in {span.style for span in stages(view_of(samples.QUEUE_FULL), 160, 5)[0]}
+
+
+@pytest.mark.parametrize(
+    ("means", "column"),
+    [
+        ({"queue": 0.03, "prefill": 0.02}, None),
+        ({"queue": 0.06, "decode": 2.0}, None),
+        ({"front end": 0.3, "queue": 0.1}, 1),
+        ({"engine queue": 0.4, "prefill": 0.1}, 3),
+        ({"decode": 5.0, "drain": 4.0}, None),
+    ],
+)
+def test_only_a_wait_that_can_be_felt_glows(means: dict[str, float], column: int | None) -> None:
+    made = [StageTime(name, mean, 50) for name, mean in means.items()]
+    snapshot = samples.change(samples.LOADED, breakdown={"stages": made, "e2e_s": max(0.5, sum(means.values()))})
+    found = glowing(snapshot)
+    assert (found[0] if found else None) == column
+
+
+def test_breakdown_works_out_what_is_left_over() -> None:
+    parts = samples.change(
+        samples.LOADED, breakdown={"e2e_s": 2.0, "stages": [StageTime("queue", 0.5, 9), StageTime("decode", 1.3, 9)]}
+    ).breakdown
+    assert [stage.name for stage in complete(parts)] == ["queue", "decode", "unattributed"]
+    assert complete(parts)[-1].mean_s == pytest.approx(0.2)
+
+
+def test_breakdown_that_does_not_add_up_says_so() -> None:
+    stretched = [*samples.LOADED.breakdown.stages[:-1], StageTime("unattributed", 0.4, 742)]
+    text = text_of(breakdown(view_of(samples.change(samples.LOADED, breakdown={"stages": stretched})), 160, 3))
+    assert "does not add up" in text
+    assert "does not add up" not in text_of(breakdown(view_of(samples.LOADED), 160, 3))
+
+
+def test_windowed_means_are_marked() -> None:
+    assert "~0.41 s" in text_of(breakdown(view_of(samples.READ_ONLY), 160, 3))
+
+
+@pytest.mark.parametrize(
+    ("law", "says"),
+    [
+        (Little(73.5, 73.1, n=900), "✓"),
+        (Little(191.0, 214.0, n=640), "they differ by 11 %"),
+        (Little(1.0, 2.0, n=4), "n=4"),
+        (Little(), "—"),
+    ],
+)
+def test_little(law: Little, says: str) -> None:
+    assert says in plain(little(law))
+
+
+def test_absent_figures_say_why() -> None:
+    spans = [span for one in gpu(view_of(samples.GB10), 40, 20) for span in one]
+    assert any(span.text == "—" and "GPM" in span.note for span in spans)
+
+
+def test_stale_figures_are_dated() -> None:
+    assert "62/64 ·8s" in text_of(stages(view_of(samples.STALE), 160, 5))
+
+
+@pytest.mark.parametrize(("cap", "running", "busy"), [(64, 62, 62), (8, 3, 3), (1024, 1024, None), (64, 0, 0)])
+def test_grid_has_a_cell_a_slot(cap: int, running: int, busy: int | None) -> None:
+    rows, room = 6, 36
+    text = text_of(grid(running, cap, room, rows))
+    scale = slots_per_cell(cap, room, rows)
+    assert len(text.splitlines()) <= rows
+    if busy is not None:
+        assert scale == 1
+        assert len(text.replace("\n", " ").split()) == cap or text.count("▄") + text.count("·") == cap
+        tiles = [tile for row in text.splitlines() for tile in row.split()]
+        assert sum("▄" in tile for tile in tiles) == busy or text.count("▄") == busy
+    else:
+        assert scale > 1
+        assert "·" not in text
+
+
+def test_remaining_goes_by_last_time() -> None:
+    before = [StartStage("a", 0.0, 10.0), StartStage("b", 10.0, 40.0), StartStage("c", 40.0, 45.0)]
+    now = [StartStage("a", 0.0, 12.0), StartStage("b", 12.0)]
+    assert remaining(ColdStart(elapsed_s=22.0, stages=now, previous=before)) == pytest.approx(20.0 + 5.0)
+    assert remaining(ColdStart(elapsed_s=90.0, stages=now, previous=before)) == pytest.approx(5.0)
+    assert remaining(ColdStart(elapsed_s=22.0, stages=now)) is None
+
+
+def test_keys_are_dropped_by_rank_and_never_cut() -> None:
+    hints = tuple(KeyHint(k, f"label {k}", k, rank=1 if k in "cd" else 2) for k in "abcdefgh")
+    text = text_of(keys(View(keys=hints), 60, 1))
+    assert "…" not in text
+    assert " c " not in f" {text} "
+
+
+def test_letters_for_every_verdict() -> None:
+    for word in ("IDLE", "GOOD", "BENDING", "BROKEN", "STALLED", "STARTING", "DOWN", "UNKNOWN", "LOST"):
+        rows = tall(word)
+        assert len({len(row) for row in rows}) == 1
+        assert len(rows[0]) >= 3 * len(word)
+
+
+def test_once_is_plain_text_with_all_groups() -> None:
+    text = render_once(samples.LOADED)
+    assert "\x1b" not in text
+    for part in ("queue", "62/64", "KV cache", "SM active", "TTFT", "Little", "limit", "verdict GOOD"):
+        assert part in text
+    assert all(len(one) <= 110 for one in text.splitlines())
+
+
+def test_once_while_starting_shows_the_stages() -> None:
+    assert "▶ compile" in render_once(samples.STARTING)
+
+
+@pytest.mark.parametrize(
+    ("state", "is_healthy"),
+    [
+        ("LOADED", True),
+        ("QUEUE_FULL", True),
+        ("IDLE", True),
+        ("DOWN", False),
+        ("STALLED", False),
+        ("STARTING", False),
+        ("NO_ENGINE", False),
+    ],
+)
+def test_healthy(state: str, is_healthy: bool) -> None:
+    assert healthy(STATES[state]) is is_healthy
+
+
+def test_fit_cuts_and_pads_to_the_cell() -> None:
+    for cells in range(1, 20):
+        assert width(fit(line("abc", "defgh", "ij"), cells)) == cells
+        assert width(fit(line("名前名前", "x"), cells)) == cells
+    assert plain(fit(line("abcdef"), 4)) == "abc…"
+    assert text_width(cut("名前名前", 4)) <= 4
+
+
+def test_between_and_frame_keep_their_width() -> None:
+    assert width(between(line("left " * 9), line("right"), 30)) == 30
+    assert all(
+        width(one) == 24 for one in frame(line("a title that is long"), [line("x" * 50)], 24, 4, right=line("r"))
+    )
