@@ -307,8 +307,8 @@ def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
         return app.return_code or 1
     if left.how == "detached" and ephemeral:
         return _down(argparse.Namespace())
-    if left.how == "stopped" and not client.stopped(DOWN_TIMEOUT_S):
-        raise StackError(f"The stack did not end within {DOWN_TIMEOUT_S:.0f} s; see `spark-serve logs stack`.")
+    if left.how == "stopped":
+        return _wait_down(client)
     if left.message:
         print(left.message)
     return app.return_code or 0
@@ -376,15 +376,19 @@ def _down(_: argparse.Namespace) -> int:
         answer = client.send(commands.Down())
         if not answer.ok:
             raise StackError(answer.message)
-        if not client.stopped(DOWN_TIMEOUT_S):
-            raise StackError(f"The stack did not end within {DOWN_TIMEOUT_S:.0f} s; see `spark-serve logs stack`.")
-        print("The stack is down; no process of it is left.")
-        return 0
+        return _wait_down(client)
     ended = end_leftovers(client.paths)
     if ended:
         print(f"No stack was running; ended {len(ended)} process(es) it had left behind: {', '.join(ended)}.")
     else:
         print("No stack is running.")
+    return 0
+
+
+def _wait_down(client: StackClient) -> int:
+    if not client.stopped(DOWN_TIMEOUT_S):
+        raise StackError(f"The stack did not end within {DOWN_TIMEOUT_S:.0f} s; see `spark-serve logs stack`.")
+    print("The stack is down; no process of it is left.")
     return 0
 
 

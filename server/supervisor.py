@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from server.engine.errors import EngineError
 from server.engine.logfile import open_log
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -30,7 +31,7 @@ GRACE_S = 15.0
 KILL_S = 10.0
 
 
-class SupervisorError(RuntimeError):
+class SupervisorError(EngineError):
     """The child cannot be started, or cannot be ended; its text is one sentence."""
 
 

@@ -71,21 +71,27 @@ def _device(device: Gpu, room: int, rows: int) -> list[Line]:
     if roomy:
         lines.append(())
     memory = "host memory" if device.unified else "memory"
-    if total is not None and used is not None:
-        lines.append(
-            _amount(memory[: 9 if room < 30 else 11], device.mem_used_bytes, f"{fmt.size(used)} of {fmt.size(total)}")
-        )
-    else:
-        lines.append(_amount(memory, device.mem_used_bytes, fmt.size(used)))
+    held = fmt.size(used)
     lines.append(
         _amount(
-            "power", device.power_w, fmt.count(power) + (f" of {fmt.count(limit)} W" if limit is not None else " W")
+            memory, device.mem_used_bytes, room, f"{held} of {fmt.size(total)}" if total is not None else held, held
+        )
+    )
+    watts = f"{fmt.count(power)} W"
+    lines.append(
+        _amount(
+            "power",
+            device.power_w,
+            room,
+            f"{fmt.count(power)} of {fmt.count(limit)} W" if limit is not None else watts,
+            watts,
         )
     )
     clock = fmt.known(device.sm_clock_mhz.v)
     heat = fmt.known(device.temp_c.v)
     if clock is not None or heat is not None:
-        lines.append(_amount("clock", device.sm_clock_mhz, f"{fmt.count(clock)} MHz, {fmt.count(heat)} °C"))
+        mhz = f"{fmt.count(clock)} MHz"
+        lines.append(_amount("clock", device.sm_clock_mhz, room, f"{mhz}, {fmt.count(heat)} °C", mhz))
     return lines
 
 
@@ -110,8 +116,9 @@ def _meter(label: str, value: Value, room: int, style: str, note: str) -> Line:
     )
 
 
-def _amount(label: str, value: Value, text: str) -> Line:
-    return line(Span(f"{label:<12}", "label")) + figure(value, text)
+def _amount(label: str, value: Value, room: int, *texts: str) -> Line:
+    """The first of the texts that fits."""
+    return pick(room, *(line(Span(f"{label:<12}", "label")) + figure(value, text) for text in texts))
 
 
 def _host(host: Host, room: int) -> list[Line]:

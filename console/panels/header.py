@@ -26,7 +26,7 @@ def header(view: View, cells: int, rows: int) -> list[Line]:
     word = snapshot.verdict.word if snapshot else ""
     shown = "LOST" if view.link == "lost" else word
     badge = "badge-warn" if view.link == "lost" else BADGES.get(word, "badge-calm")
-    if rows < 3:
+    if rows < 3 or cells < 70:
         right = line(Span(f" {shown} ", badge)) if shown else ()
         left = line(" ") + (_model(snapshot, brand=False) if snapshot else line(Span("spark-serve", "brand")))
         state = _state(view, brief=True)

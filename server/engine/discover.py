@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import httpx
@@ -70,11 +70,24 @@ def probe(url: str, *, timeout: httpx.Timeout = TIMEOUT) -> Found:
     by_metric = _MODEL_NAME.search(metrics.text)
     return Found(
         url=base,
-        pid=None,
+        pid=_local_pid(base),
         model=name or (by_metric.group(1) if by_metric else ""),
         version=_version(answer),
         max_model_len=listed.get(name) if name is not None else None,
     )
+
+
+def _local_pid(base: str) -> int | None:
+    """Who listens there, if it is this machine's loopback and the kernel says it."""
+    parts = urlsplit(base)
+    if parts.hostname not in {"127.0.0.1", "localhost", "::1"}:
+        return None
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.Error:
+        return None
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return next((one.pid for one in connections if one.pid and _listening_port(one) == port), None)
 
 
 def _get(http: httpx.Client, base: str, path: str) -> httpx.Response:
@@ -143,7 +156,7 @@ def discover(skip_pids: frozenset[int] = frozenset(), ports: Collection[int] = P
             answer = probe(f"http://127.0.0.1:{port}", timeout=LOOK_TIMEOUT)
         except EngineError:
             continue
-        found.append(Found(answer.url, pid, answer.model, answer.version, answer.max_model_len))
+        found.append(replace(answer, pid=answer.pid or pid))
     return found
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -52,7 +53,7 @@ def serving(pages: dict[str, Answer]) -> Iterator[int]:
 
 def test_a_vllm_is_what_it_says() -> None:
     with serving(VLLM) as port:
-        expected = Found(f"http://127.0.0.1:{port}", None, "SmolLM2", "0.32.0", 2048)
+        expected = Found(f"http://127.0.0.1:{port}", os.getpid(), "SmolLM2", "0.32.0", 2048)
         assert probe(f"http://127.0.0.1:{port}/") == expected
         assert probe(f"127.0.0.1:{port}/v1") == expected
 

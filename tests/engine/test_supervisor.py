@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from server.supervisor import Supervisor, SupervisorError, port_in_use
 
 TREE = """
 import os, signal, sys, time
-def say(text): print(text, flush=True)
+def say(text): os.write(1, (text + "\\n").encode())  # in one piece
 def child(detach, deaf):
     pid = os.fork()
     if pid:
@@ -61,7 +62,7 @@ class Stage:
         return self.log.read_text() if self.log.exists() else ""
 
     def born(self) -> list[int]:
-        return [int(line.split()[1]) for line in self.text().splitlines() if line.startswith("born")]
+        return [int(pid) for pid in re.findall(r"^born (\d+)\n", self.text(), re.M)]
 
 
 @pytest.fixture

@@ -283,6 +283,21 @@ async def test_a_held_reader_that_leaves_is_a_client_that_left() -> None:
         assert run.sample("held") == 0
 
 
+async def test_a_held_reader_that_half_closes_has_left_too() -> None:
+    async def pours(asked: Asked) -> None:
+        await asked.stream(flood(2000))
+
+    async with FakeEngine(pours) as engine, running(engine.url) as run:
+        _, writer = await slow_reader(run.port, "slow")
+        await until(lambda: run.sample("buffered_bytes") > BUFFER_LIMIT_BYTES)
+        writer.write_eof()
+        record = await run.record("slow")
+        assert (record.outcome, record.upstream_done) == ("cancelled", None)
+        await until(lambda: engine.open == 0)
+        assert (in_flight(run), run.sample("held")) == (0, 0)
+        writer.transport.abort()
+
+
 async def test_stopping_tells_everybody() -> None:
     gate = Gate()
     async with FakeEngine(gate) as engine, running(engine.url, max_in_flight=1) as run:

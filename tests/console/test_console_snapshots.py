@@ -1,0 +1,127 @@
+"""What the cockpit looks like in every state. Every figure, clock and age comes from the snapshot."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import samples
+from console_waiting import until
+from textual.pilot import Pilot
+
+from console.app import CockpitApp
+from console.sources.scripted import ScriptedSource
+from server.telemetry.snapshot import Snapshot
+
+Compare = Callable[..., bool]
+
+WIDE, TALL, OLD = (160, 48), (200, 60), (80, 24)
+
+
+@pytest.fixture(autouse=True)
+def _one_time_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def look(
+    compare: Compare,
+    last: Snapshot,
+    size: tuple[int, int],
+    *,
+    past: bool = True,
+    keys: tuple[str, ...] = (),
+    **source: Any,
+) -> bool:
+    """Compare the picture of this snapshot, with a past that leads to it."""
+    app = CockpitApp(
+        ScriptedSource(samples.course(last) if past else [last], **{"kind": "live", **source}), clock=lambda: 0.0
+    )
+
+    async def shown(pilot: Pilot[Any]) -> None:
+        link = "lost" if source.get("lost") else "ended" if source.get("ends") else app.source.kind
+        await until(pilot, lambda: app.snapshot is last and app._link == link)
+        await pilot.press(*keys)
+        await pilot.pause()
+
+    return compare(app, terminal_size=size, run_before=shown)
+
+
+@pytest.mark.parametrize("size", [WIDE, OLD, TALL], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_loaded(snap_compare: Compare, size: tuple[int, int]) -> None:
+    assert look(snap_compare, samples.LOADED, size)
+
+
+@pytest.mark.parametrize("size", [WIDE, OLD], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_starting(snap_compare: Compare, size: tuple[int, int]) -> None:
+    assert look(snap_compare, samples.STARTING, size)
+
+
+def test_idle(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.IDLE, WIDE)
+
+
+@pytest.mark.parametrize("size", [WIDE, OLD], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_queue_full(snap_compare: Compare, size: tuple[int, int]) -> None:
+    assert look(snap_compare, samples.QUEUE_FULL, size)
+
+
+def test_engine_down(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.DOWN, WIDE)
+
+
+def test_engine_stalled(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.STALLED, WIDE)
+
+
+def test_no_engine(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.NO_ENGINE, OLD, past=False)
+
+
+def test_wrong_service(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.WRONG_SERVICE, OLD, past=False)
+
+
+def test_metrics_stale(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.STALE, WIDE)
+
+
+@pytest.mark.parametrize("size", [(120, 36), OLD], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_no_gpu(snap_compare: Compare, size: tuple[int, int]) -> None:
+    assert look(snap_compare, samples.CPU, size)
+
+
+def test_gb10(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.GB10, WIDE)
+
+
+def test_read_only_watcher(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.READ_ONLY, WIDE)
+
+
+def test_replay_at_its_end(snap_compare: Compare) -> None:
+    last = samples.change(samples.LOADED, read_only="a replay: nothing to act on", recording_s=None)
+    assert look(snap_compare, last, (120, 36), kind="replay", can_send=False, ends=True)
+
+
+def test_source_lost(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.LOADED, WIDE, lost="the stack fell silent")
+
+
+def test_no_colour(snap_compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert look(snap_compare, samples.QUEUE_FULL, OLD)
+
+
+def test_engine_screen(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.LOADED, WIDE, keys=("3",))
+
+
+def test_help(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.LOADED, WIDE, keys=("question_mark",))
