@@ -51,7 +51,9 @@ class StackClient:
         try:
             return snapshot_decoder.decode(response.content)
         except msgspec.DecodeError as error:
-            raise StackError(f"The running stack speaks another version ({error}); take it down and start again.") from None
+            raise StackError(
+                f"The running stack speaks another version ({error}); take it down and start again."
+            ) from None
 
     def requests(self, limit: int) -> list[JoinedRequest]:
         """The latest finished requests, newest last."""
@@ -73,7 +75,9 @@ class StackClient:
         except (httpx.ConnectError, FileNotFoundError):
             raise StackError("No stack is running; start one with `spark-serve up` or `spark-serve console`.") from None
         except (httpx.HTTPError, msgspec.DecodeError) as error:
-            raise StackError(f"The stack did not answer ({type(error).__name__}); see `spark-serve logs stack`.") from None
+            raise StackError(
+                f"The stack did not answer ({type(error).__name__}); see `spark-serve logs stack`."
+            ) from None
 
     def start(self, settings: StackSettings, *, waiting: Callable[[], None] | None = None) -> None:
         """Start the daemon and return once it answers. Raises StackError with its own last words when it does not."""
@@ -119,7 +123,9 @@ class StackClient:
         except (httpx.ConnectError, FileNotFoundError):
             raise StackError("No stack is running; start one with `spark-serve up` or `spark-serve console`.") from None
         except httpx.HTTPError as error:
-            raise StackError(f"The stack did not answer ({type(error).__name__}); see `spark-serve logs stack`.") from None
+            raise StackError(
+                f"The stack did not answer ({type(error).__name__}); see `spark-serve logs stack`."
+            ) from None
 
     @staticmethod
     def _message(response: httpx.Response) -> str:

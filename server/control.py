@@ -1,10 +1,10 @@
 """The socket's API: a Unix domain socket, mode 0600, spoken by consoles, CLI verbs and curl alike.
 
-    GET  /v1/snapshot                one Snapshot as JSON
-    GET  /v1/snapshots?history=150   JSON lines: up to that many past snapshots, then one a tick
-    GET  /v1/requests?limit=200      the latest finished requests, joined, newest last
-    GET  /v1/logs?child=engine&lines=200
-    POST /v1/commands                one `server.commands.Command`; answers an `Answer`
+GET  /v1/snapshot                one Snapshot as JSON
+GET  /v1/snapshots?history=150   JSON lines: up to that many past snapshots, then one a tick
+GET  /v1/requests?limit=200      the latest finished requests, joined, newest last
+GET  /v1/logs?child=engine&lines=200
+POST /v1/commands                one `server.commands.Command`; answers an `Answer`
 """
 
 from __future__ import annotations

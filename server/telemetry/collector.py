@@ -170,6 +170,10 @@ class Collector:
         experience = self._by_client if load_runs else self._by_gateway
         good, missed, _ = experience.judged(now)
         inside = self._gateway.inside(now) or 0.0
+        gaps = self._load.gaps(now) if load_runs else Quantiles(src="load", exact=False, why=NO_LOAD)
+        bypassed = not load_runs and not inside and not broken_down.n and bool(engine.running.v or engine.ttft_s.n)
+        if bypassed:
+            broken_down = self._engine.own_breakdown(now) or broken_down
         word, self._held = verdict(
             Evidence(
                 now=now,
@@ -180,11 +184,16 @@ class Collector:
                 inside=max(inside, self._load.in_flight(now)),
                 running=engine.running.v or 0.0,
                 heartbeat_age_s=engine.heartbeat_age_s,
+                bypassed=bypassed,
                 src="load" if load_runs else "gateway",
             ),
             self._held,
         )
-        gaps = self._load.gaps(now) if load_runs else Quantiles(src="load", exact=False, why=NO_LOAD)
+        feel = experience.feel(word.attainment, gaps, now)
+        if bypassed:
+            feel = msgspec.structs.replace(
+                feel, ttft_s=engine.ttft_s, gap_s=engine.itl_s, tokens_per_s=engine.generation_tokens_per_s
+            )
         return Snapshot(
             seq=facts.seq,
             at=now,
@@ -196,7 +205,7 @@ class Collector:
             people=self._load.people(now),
             queue=self._gateway.queue(facts.gateway_url, facts.policy, now),
             engine=engine,
-            feel=experience.feel(word.attainment, gaps, now),
+            feel=feel,
             breakdown=broken_down,
             little=(self._clients_inside if load_runs else self._gateway_inside).read(now),
             gpus=self._gpus_now(engine, now),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import msgspec
 
 from server.telemetry.aging import GONE_S, absent, aged, aged_quantiles
 from server.telemetry.dialects import CounterField, EngineReading, GaugeField, HistogramField
-from server.telemetry.snapshot import Engine, Quantiles, Value
+from server.telemetry.snapshot import Breakdown, Engine, Quantiles, StageTime, Value
 from server.telemetry.windows import Buckets, GrowthWindow, bucket_quantiles, bucket_window, counter_window
 
 LATENCY_S = 30.0
@@ -75,6 +76,25 @@ class EngineSeries:
                 return {}
             means[stage] = mean
         return means
+
+    def own_breakdown(self, now: float) -> Breakdown | None:
+        """Where a request's time goes by the engine's own account alone, for requests that pass no instrument of ours.
+
+        Means over the window of what finished in it; None where one is unknown. `front end` is e2e - queue - inference,
+        and what its parts leave of the engine's e2e is `unattributed`.
+        """
+        e2e, front_end, stages = self._mean("e2e", now), self._front_end(now), self.stage_means(now)
+        if e2e is None or front_end.v is None or not stages:
+            return None
+        parts = {"front end": (front_end.v, e2e[1]), **stages}
+        parts["unattributed"] = (e2e[0] - math.fsum(mean_s for mean_s, _ in parts.values()), e2e[1])
+        return Breakdown(
+            e2e_s=e2e[0],
+            n=e2e[1],
+            window_s=LATENCY_S,
+            stages=[StageTime(name=name, mean_s=mean_s, n=n, exact=False) for name, (mean_s, n) in parts.items()],
+            why="the engine's own means: these requests do not pass our gateway",
+        )
 
     def fill(self, facts: Engine, now: float) -> Engine:
         """The facts with this moment's figures."""

@@ -174,7 +174,8 @@ class Queue(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
 
 
 class Feel(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
-    """What people feel, measured at the client (or at the gateway for clients that are not ours: src says)."""
+    """What people feel, measured at the client; at the gateway for clients that are not ours; by the engine itself for
+    requests that pass neither. `src` of each figure says which."""
 
     ttft_s: Quantiles = NO_QUANTILES
     tpot_s: Quantiles = NO_QUANTILES

@@ -36,6 +36,8 @@ class Evidence:
     running: float = 0.0
     """Requests in the engine's batch."""
     heartbeat_age_s: float | None = None
+    bypassed: bool = False
+    """The engine works, and nothing of it passes our gateway: nobody tells us how its requests end."""
     src: Source = "load"
 
 
@@ -88,6 +90,8 @@ def _due(evidence: Evidence) -> tuple[VerdictWord, str]:
         return "STALLED", f"{evidence.running:.0f} running, and no step for {evidence.heartbeat_age_s:.0f} s"
     if evidence.due == 0 and evidence.inside == 0 and evidence.running == 0:
         return "IDLE", f"nothing under way, nothing finished in {WINDOW_S:.0f} s"
+    if evidence.bypassed:
+        return "UNKNOWN", "these requests do not pass our gateway: the engine's own figures only"
     if evidence.due < NEEDS:
         return "UNKNOWN", f"{evidence.due} of {NEEDS} requests needed"
     share = evidence.good / evidence.due

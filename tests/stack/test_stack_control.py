@@ -9,6 +9,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -116,7 +117,7 @@ def test_history_is_spread_and_keeps_the_newest() -> None:
     assert seqs[-1] == 699
     assert seqs[0] >= 100  # 300 s at 2 Hz are kept
     assert len(seqs) == 150
-    assert len(set(b - a for a, b in zip(seqs, seqs[1:], strict=False))) == 1
+    assert len({b - a for a, b in pairwise(seqs)}) == 1
 
 
 async def test_commands_are_typed(tmp_path: Path) -> None:

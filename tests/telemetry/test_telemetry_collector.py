@@ -488,3 +488,19 @@ async def test_a_driver_that_hangs_is_not_asked_again() -> None:
     finally:
         released.set()
         await collector.aclose()
+
+
+async def test_requests_that_pass_no_gateway_show_the_engines_own_account() -> None:
+    async with serving() as engine, collecting() as (collector, clock):
+        for second in range(3):
+            engine.by_path = {"/metrics": (200, moved(ENGINE_PAGE, 1 + second)), "/health": (200, "")}
+            await collector.scrape(engine.url, None)
+            found = collector.snapshot(FACTS, clock.now, 0.0)
+            clock.now += 1.0
+    assert found.breakdown.n > 0
+    assert not any(stage.exact for stage in found.breakdown.stages)
+    assert "do not pass our gateway" in found.breakdown.why
+    assert sum(stage.mean_s or 0.0 for stage in found.breakdown.stages) == pytest.approx(found.breakdown.e2e_s)
+    assert found.feel.ttft_s.src == "engine"
+    assert found.feel.ttft_s.n > 0
+    assert found.verdict.word == "UNKNOWN"

@@ -166,3 +166,9 @@ def test_gateway_judgement_of_what_did_not_finish(
         RECORD, first_token=None, last_token=None, outcome=outcome, status=status, done=done
     )
     assert judge_gateway(record, CHAT) == expected
+
+
+def test_work_that_passes_no_gateway_is_not_judged() -> None:
+    found, _ = verdict(Evidence(now=1.0, phase="ready", running=3.0, bypassed=True), Held())
+    assert found.word == "UNKNOWN"
+    assert "do not pass our gateway" in found.reason
