@@ -18,6 +18,8 @@ _LOOKS = {
 }
 """Waiting, reading the prompt, writing tokens; everything else is overhead, `░`."""
 ADDS_UP_WITHIN = 0.02
+SHOWN_FROM = 0.002
+"""Share of the whole below which a stage has no cell in the bar: a dozen of them would bend its proportions."""
 
 
 def complete(breakdown: Breakdown) -> list[StageTime]:
@@ -62,7 +64,9 @@ def breakdown(view: View, cells: int, rows: int) -> list[Line]:
 
 
 def _bar(stages: list[StageTime], room: int) -> Line:
-    sizes = apportion([max(0.0, stage.mean_s or 0.0) for stage in stages], room)
+    total = sum(stage.mean_s or 0.0 for stage in stages)
+    shown = (stage.mean_s or 0.0 for stage in stages)
+    sizes = apportion([mean if mean >= SHOWN_FROM * total else 0.0 for mean in shown], room)
     spans = []
     for stage, size in zip(stages, sizes, strict=True):
         fill, style = _LOOKS.get(stage.name, ("░", "over"))

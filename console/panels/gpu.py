@@ -72,21 +72,11 @@ def _device(device: Gpu, room: int, rows: int) -> list[Line]:
         lines.append(())
     memory = "host memory" if device.unified else "memory"
     held = fmt.size(used)
-    lines.append(
-        _amount(
-            memory, device.mem_used_bytes, room, f"{held} of {fmt.size(total)}" if total is not None else held, held
-        )
-    )
+    of_total = f"{held} of {fmt.size(total)}" if total is not None else held
+    lines.append(_amount(memory, device.mem_used_bytes, room, of_total, held))
     watts = f"{fmt.count(power)} W"
-    lines.append(
-        _amount(
-            "power",
-            device.power_w,
-            room,
-            f"{fmt.count(power)} of {fmt.count(limit)} W" if limit is not None else watts,
-            watts,
-        )
-    )
+    of_limit = f"{fmt.count(power)} of {fmt.count(limit)} W" if limit is not None else watts
+    lines.append(_amount("power", device.power_w, room, of_limit, watts))
     clock = fmt.known(device.sm_clock_mhz.v)
     heat = fmt.known(device.temp_c.v)
     if clock is not None or heat is not None:

@@ -400,7 +400,9 @@ NO_ENGINE = Snapshot(
         error="No vLLM is installed for this machine. `spark-serve engine install` makes an environment for it (about 3.5 GB).",
     ),
     people=NOBODY,
-    host=HOST,
+    host=msgspec.structs.replace(
+        HOST, engine_cpu_cores=V(None, why="no engine runs"), gateway_cpu_cores=V(0.01, src="host")
+    ),
     gpu_note="no NVIDIA driver on this machine",
     sources={"engine": SourceState(False, None, "not installed")},
 )

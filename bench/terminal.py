@@ -1,6 +1,6 @@
 """What the cockpit costs: CPU, bytes to the terminal, memory, first paint, in a real pty.
 
-    python bench/console.py [--seconds 30] [--size 160x48] [--idle] [--hz 2]
+    python bench/terminal.py [--seconds 30] [--size 160x48] [--idle] [--hz 2]
 
 A child process runs the application on a scripted source whose figures move at every tick; this process reads its
 terminal as a terminal would. The child is measured from outside (/proc), after the first paint.
@@ -25,8 +25,8 @@ from pathlib import Path
 
 import msgspec
 
-# In place of this folder, in which `console` would be this file.
-sys.path[0] = str(Path(__file__).parents[1] / "tests" / "console")
+# The samples of the tests are the script.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "console"))
 
 from samples import IDLE, LOADED, course  # noqa: E402 - found by the path above
 
