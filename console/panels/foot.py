@@ -30,6 +30,8 @@ def little(law: Little) -> Line:
         return spans
     if abs(error) <= AGREES_WITHIN:
         return spans + line(Span(" ✓", "good", note))
+    if not law.steady:
+        return spans + line(Span("  the load is changing", "faint", note))
     if law.n < LITTLE_NEEDS_N:
         return spans + line(Span(f"  n={law.n}", "faint", note))
     return spans + line(Span(f"  they differ by {abs(error) * 100:.0f} %", "warn", note))
@@ -82,10 +84,16 @@ def status(view: View, cells: int, rows: int) -> list[Line]:
 
 
 def trouble(snapshot: Snapshot) -> Line:
-    """The sources that do not answer, dated."""
+    """The sources that should answer and do not, dated."""
     parts: Line = ()
+    expected = {
+        "engine": snapshot.engine.phase == "ready",
+        "health": snapshot.engine.phase == "ready",
+        "nvml": bool(snapshot.gpus) or not snapshot.gpu_note,
+        "load": snapshot.people.mode != "none",
+    }
     for name, state in snapshot.sources.items():
-        if state.ok:
+        if state.ok or not expected.get(name, True):
             continue
         age = f", last read {fmt.span(state.age_s)} ago" if state.age_s is not None else ""
         detail = f" ({fmt.sanitize(state.detail)})" if state.detail else ""

@@ -29,7 +29,7 @@ class LiveSource:
     kind: Literal["live"] = "live"
     can_send = True
 
-    def __init__(self, socket: Path, *, history: int = 150, retry_s: float = 1.0) -> None:
+    def __init__(self, socket: Path, *, history: int = 300, retry_s: float = 1.0) -> None:
         self.history = history
         """Snapshots of the past to ask for."""
         self.retry_s = retry_s

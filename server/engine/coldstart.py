@@ -62,6 +62,8 @@ class Figures:
     """The compiled graph came from vLLM's cache."""
     kv_gib: float | None = None
     kv_tokens: int | None = None
+    batched_tokens: int | None = None
+    """max-num-batched-tokens: the most a step takes."""
     graphs_s: float | None = None
     graphs_gib: float | None = None
     init_s: float | None = None
@@ -78,6 +80,7 @@ _NUMBERS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"init engine \(profile, create kv cache, warmup model\) took ([\d.]+) s"), ("init_s",)),
 )
 _KV_TOKENS = re.compile(r"KV cache size: ([\d,]+) tokens")
+_BATCHED_TOKENS = re.compile(r"enabled with max_num_batched_tokens=(\d+)")
 _VERSION = re.compile(r"version (\d+\.\d+\S*)|V1 LLM engine \(v(\d+\.\d+[^)]*)\)")
 
 
@@ -288,6 +291,8 @@ class ColdStartLog:
                 self._figures = replace(self._figures, **changes)  # type: ignore[arg-type]
         if (tokens := _KV_TOKENS.search(text)) is not None:
             self._figures = replace(self._figures, kv_tokens=int(tokens.group(1).replace(",", "")))
+        if (tokens := _BATCHED_TOKENS.search(text)) is not None:
+            self._figures = replace(self._figures, batched_tokens=int(tokens.group(1)))
         if self._figures.version is None and (version := _VERSION.search(text)) is not None:
             self._figures = replace(self._figures, version=version.group(1) or version.group(2))
         if "Directly load" in text:

@@ -15,7 +15,7 @@ import httpx
 import msgspec
 
 from server.config import Paths, StackSettings
-from server.engine.coldstart import ColdStartLog
+from server.engine.coldstart import ColdStartLog, Figures
 from server.engine.device import Machine, find_machine
 from server.engine.discover import Found, probe
 from server.engine.environment import EngineEnvironment, find_environment
@@ -23,7 +23,7 @@ from server.engine.errors import EngineError, EngineMissingError
 from server.engine.launch import LaunchPlan, plan
 from server.engine.logfile import LogFollower
 from server.engine.models import Model, prepare
-from server.supervisor import Supervisor, port_in_use
+from server.supervisor import GRACE_S, Supervisor, port_in_use
 from server.telemetry.snapshot import ColdStart, Engine, Phase, StartStage, Value
 
 Changed = Callable[[str], None]
@@ -34,6 +34,7 @@ GUESS = "a guess: vLLM does not tell its --max-num-seqs"
 READY_TIMEOUT_S = 1800.0
 """A large model from a slow disk takes its time; a person can always stop it."""
 POLL_S = 0.2
+STARTING_GRACE_S = 5.0
 GPU_LENGTHS = (400, 150)
 CPU_LENGTHS = (40, 32)
 """Median prompt and reply, tokens. Chat traces have 760 and 151; a CPU gets what lets several people chat."""
@@ -248,7 +249,7 @@ class OwnEngine:
 
     def facts(self, now: float) -> Engine:
         plan, model, machine = self._plan, self._model, self._machine
-        tokens = self._start_log.figures.kv_tokens if self._start_log is not None else None
+        figures = self._start_log.figures if self._start_log is not None else Figures()
         return Engine(
             phase=self.phase,
             error=self._error,
@@ -261,7 +262,8 @@ class OwnEngine:
             argv=list(plan.argv) if plan is not None else [],
             max_num_seqs=_configured(plan.max_num_seqs if plan is not None else None),
             max_model_len=_configured(plan.max_model_len if plan is not None else None),
-            kv_tokens=_configured(tokens),
+            max_num_batched_tokens=_configured(figures.batched_tokens),
+            kv_tokens=_configured(figures.kv_tokens),
             stage_times=plan.features.stage_times if plan is not None else "",
             start=self._cold_start(now),
         )
@@ -313,9 +315,10 @@ class OwnEngine:
             self.fail(str(error))
 
     async def stop(self) -> None:
-        """End the whole tree; returns when it is verified gone."""
+        """End the whole tree; returns when it is verified gone. One that still starts can lose SIGTERM: it gets less time."""
+        grace_s = GRACE_S if self.phase == "ready" else STARTING_GRACE_S
         self._to("stopping")
-        await self._child.stop()
+        await self._child.stop(grace_s)
         self._to("down", "The engine was stopped.")
 
     async def _launch(self, kind: str) -> None:
@@ -404,7 +407,8 @@ class OwnEngine:
 
     def _remember_path(self) -> Path:
         assert self._plan is not None
-        name = hashlib.sha256("\0".join(self._plan.argv).encode()).hexdigest()[:16]
+        lasting = [argument for argument in self._plan.argv if argument != self._otlp_endpoint]
+        name = hashlib.sha256("\0".join(lasting).encode()).hexdigest()[:16]
         return self._paths.starts / f"{name}.json"
 
     def _remember(self) -> None:

@@ -12,6 +12,7 @@ from collections import deque
 from server.telemetry.snapshot import Little
 
 NEEDS = 20
+STEADY_WITHIN = 0.1
 
 
 class LittleWindow:
@@ -51,13 +52,22 @@ class LittleWindow:
         # A count stands until the next one; the first must reach back to the window's beginning.
         if self._counts[0][0] > begin or n < NEEDS or now - end > self._window_s / 10:
             return Little(window_s=self._window_s, n=n)
-        area = 0.0
-        points = [*self._counts, (end, 0.0)]
-        for (at, inside), (until, _) in itertools.pairwise(points):
-            area += inside * max(0.0, until - max(at, begin))
+        middle = (begin + end) / 2
+        first, second = self._mean_inside(begin, middle), self._mean_inside(middle, end)
+        counted = (first + second) / 2
         return Little(
             expected=n / self._window_s * (math.fsum(times) / n),
-            counted=area / self._window_s,
+            counted=counted,
             window_s=self._window_s,
             n=n,
+            steady=abs(second - first) <= max(1.0, STEADY_WITHIN * counted),
         )
+
+    def _mean_inside(self, begin: float, end: float) -> float:
+        """The average number inside from `begin` to `end`; a count stands until the next one."""
+        points = [*self._counts, (self._counts[-1][0], 0.0)]
+        area = math.fsum(
+            inside * max(0.0, min(until, end) - max(at, begin))
+            for (at, inside), (until, _) in itertools.pairwise(points)
+        )
+        return area / (end - begin)

@@ -215,6 +215,8 @@ class Little(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     counted: float | None = None
     window_s: float = 60.0
     n: int = 0
+    steady: bool = True
+    """False: the number inside changed by over a tenth within the window, and the law holds for a steady state only."""
 
     @property
     def error(self) -> float | None:

@@ -13,14 +13,23 @@ from console.panels.batch import batch, grid, slots_per_cell
 from console.panels.breakdown import breakdown, complete
 from console.panels.engine import engine
 from console.panels.feel import feel
-from console.panels.foot import keys, limit, little, status
+from console.panels.foot import keys, limit, little, status, trouble
 from console.panels.gpu import gpu
 from console.panels.header import header
 from console.panels.letters import tall
 from console.panels.stages import glowing, stages
 from console.panels.start import remaining, start_panel
 from console.view import KeyHint, View
-from server.telemetry.snapshot import ColdStart, Little, Snapshot, StageTime, StartStage
+from server.telemetry.snapshot import (
+    ColdStart,
+    Engine,
+    Little,
+    People,
+    Snapshot,
+    SourceState,
+    StageTime,
+    StartStage,
+)
 
 STATES = {name: value for name, value in vars(samples).items() if isinstance(value, Snapshot)}
 PANELS = {
@@ -142,6 +151,7 @@ def test_windowed_means_are_marked() -> None:
         (Little(73.5, 73.1, n=900), "✓"),
         (Little(191.0, 214.0, n=640), "they differ by 11 %"),
         (Little(1.0, 2.0, n=4), "n=4"),
+        (Little(44.0, 58.0, n=640, steady=False), "the load is changing"),
         (Little(), "—"),
     ],
 )
@@ -237,3 +247,13 @@ def test_between_and_frame_keep_their_width() -> None:
     assert all(
         width(one) == 24 for one in frame(line("a title that is long"), [line("x" * 50)], 24, 4, right=line("r"))
     )
+
+
+def test_only_sources_that_should_answer_are_in_trouble() -> None:
+    silent = {name: SourceState(ok=False, detail="gone") for name in ("engine", "health", "nvml", "load", "gateway")}
+    quiet = msgspec.structs.replace(
+        samples.IDLE, engine=Engine(phase="starting"), people=People(), gpus=[], gpu_note="no GPU", sources=silent
+    )
+    assert plain(trouble(quiet)).strip() == "gateway does not answer (gone)"
+    loud = msgspec.structs.replace(quiet, engine=Engine(phase="ready"))
+    assert "engine does not answer" in plain(trouble(loud))

@@ -89,7 +89,9 @@ def test_slow_clients_show_as_drain_and_held_and_not_as_decode(stack: Stack) -> 
     slow: list[float] = []
     while len(slow) < 3:
         assert time.monotonic() < end, "no slow reader finished"
-        done = [r for r in stack.client.requests(400) if r.outcome == "ok" and r.exact and (r.completion_tokens or 0) > 4]
+        done = [
+            r for r in stack.client.requests(400) if r.outcome == "ok" and r.exact and (r.completion_tokens or 0) > 4
+        ]
         slow = [r.stages["drain"] for r in done if r.behaviour == "slow"]
         time.sleep(0.5)
     patient = [r for r in done if r.behaviour == "patient"]

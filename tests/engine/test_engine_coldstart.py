@@ -48,6 +48,7 @@ def test_an_h100_start_has_all_its_stages() -> None:
     figures = log.figures
     assert (figures.version, figures.weights_gib, figures.weights_s) == ("0.24.0", 13.7, 2.482832)
     assert (figures.compile_s, figures.kv_gib, figures.kv_tokens) == (33.32, 58.09, 423_008)
+    assert figures.batched_tokens == 8192
     assert (figures.graphs_s, figures.graphs_gib, figures.init_s) == (7.0, 1.0, 64.63)
     details = {stage.name: stage.detail for stage in log.stages(1e9)}
     assert details["profile and KV"] == "58.1 GiB · 423 008 tokens"

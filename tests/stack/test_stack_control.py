@@ -49,7 +49,10 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     stack = Served(tmp_path / "s.sock")
     logs = {"engine": ["one", "two"]}
     app = application(
-        stack.feed, stack.execute, lambda limit: [], lambda child, lines: logs[child][-lines:] if child in logs else None
+        stack.feed,
+        stack.execute,
+        lambda limit: [],
+        lambda child, lines: logs[child][-lines:] if child in logs else None,
     )
     async with serve(app, bind(stack.path)):
         yield stack

@@ -44,6 +44,15 @@ def test_records_that_get_lost_show_as_a_disagreement() -> None:
     assert error < -0.1
 
 
+def test_a_load_that_changes_is_said_to() -> None:
+    window = LittleWindow()
+    simulate(window, 100.0, 20.0)
+    assert window.read(100.0).steady
+    for tick in range(201, 261):
+        window.on_count(tick / 2, 200.0)
+    assert not window.read(130.0).steady
+
+
 def test_nothing_before_the_window_is_full() -> None:
     window = LittleWindow()
     simulate(window, 59.0, 20.0)
