@@ -28,11 +28,11 @@ import msgspec
 # The samples of the tests are the script.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "console"))
 
-from samples import IDLE, LOADED, course  # noqa: E402 - found by the path above
+from samples import IDLE, LOADED, course
 
-from console.app import CockpitApp  # noqa: E402
-from console.sources.live import decode  # noqa: E402
-from server.telemetry.snapshot import Quantiles, Snapshot, Value, snapshot_encoder  # noqa: E402
+from console.app import CockpitApp
+from console.sources.live import decode
+from server.telemetry.snapshot import Quantiles, Snapshot, Value, snapshot_encoder
 
 ALTERNATE_SCREEN = b"\x1b[?1049h"
 

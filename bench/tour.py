@@ -160,7 +160,7 @@ def main() -> int:
         tour.until("drained", lambda s: not s.queue.depth.v, 120)
         say(f"{options.slow} slow readers")
         client.send(commands.Slow(options.slow))
-        tour.hold(options.hold)
+        tour.hold(max(options.hold, 60.0))
         tour.keep("slow")
         client.send(commands.Slow(0))
         (options.out / "requests.json").write_bytes(msgspec.json.encode(client.requests(2000)))
@@ -185,8 +185,9 @@ def main() -> int:
     finally:
         say("down")
         try:
+            daemon = client.daemon()
             client.send(commands.Down())
-            tour.figures["down_clean"] = client.stopped(60)
+            tour.figures["down_clean"] = client.stopped(daemon, 60)
         except StackError as error:
             say(str(error))
         tour.figures["wall_s"] = time.monotonic() - began

@@ -13,8 +13,10 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
+import psutil
 
 from console.sources.base import Source
 from server import commands
@@ -89,8 +91,15 @@ def _version() -> str:
         return "(from a checkout that is not installed)"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage is behind --help."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="spark-serve",
         description="The operator's cockpit for an LLM serving stack. Start with: spark-serve console",
     )
@@ -285,7 +294,12 @@ def _console(options: argparse.Namespace) -> int:
     _check_terminal()
     if options.replay is not None:
         from console.sources.replay import ReplaySource
+        from server.telemetry.recording import RecordingError, read
 
+        try:
+            next(iter(read(options.replay)), None)
+        except RecordingError as error:
+            raise StackError(str(error)) from None
         return _open(ReplaySource(options.replay), client, ephemeral=False)
     if client.running():
         if options.attach or options.model != "auto":
@@ -302,13 +316,14 @@ def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
     from console.app import CockpitApp
 
     app = CockpitApp(source)
+    daemon = client.daemon()
     left = app.run()
     if left is None:  # the application ended by an error, which Textual has printed
         return app.return_code or 1
     if left.how == "detached" and ephemeral:
         return _down(argparse.Namespace())
     if left.how == "stopped":
-        return _wait_down(client)
+        return _wait_down(client, daemon)
     if left.message:
         print(left.message)
     return app.return_code or 0
@@ -364,6 +379,9 @@ def _up(options: argparse.Namespace) -> int:
         if engine.phase == "ready":
             return 0
         if engine.phase in {"failed", "no_engine", "down"}:
+            daemon = client.daemon()
+            client.send(commands.Down())
+            client.stopped(daemon, DOWN_TIMEOUT_S)
             raise StackError(engine.error or "The engine did not come up.")
         time.sleep(0.3)
 
@@ -373,10 +391,11 @@ def _down(_: argparse.Namespace) -> int:
 
     client = StackClient(default_paths())
     if client.running():
+        daemon = client.daemon()
         answer = client.send(commands.Down())
         if not answer.ok:
             raise StackError(answer.message)
-        return _wait_down(client)
+        return _wait_down(client, daemon)
     ended = end_leftovers(client.paths)
     if ended:
         print(f"No stack was running; ended {len(ended)} process(es) it had left behind: {', '.join(ended)}.")
@@ -385,8 +404,8 @@ def _down(_: argparse.Namespace) -> int:
     return 0
 
 
-def _wait_down(client: StackClient) -> int:
-    if not client.stopped(DOWN_TIMEOUT_S):
+def _wait_down(client: StackClient, daemon: psutil.Process | None) -> int:
+    if not client.stopped(daemon, DOWN_TIMEOUT_S):
         raise StackError(f"The stack did not end within {DOWN_TIMEOUT_S:.0f} s; see `spark-serve logs stack`.")
     print("The stack is down; no process of it is left.")
     return 0

@@ -11,9 +11,12 @@ from collections.abc import Callable
 
 import httpx
 import msgspec
+import psutil
 
 from server.commands import Answer, Command
 from server.config import Paths, StackSettings
+from server.leftovers import find_leftovers
+from server.supervisor import lives
 from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_decoder
 
 START_TIMEOUT_S = 15.0
@@ -107,13 +110,20 @@ class StackClient:
         daemon.terminate()
         raise StackError(f"The stack did not answer within {START_TIMEOUT_S:.0f} s; see {log}.")
 
-    def stopped(self, timeout_s: float) -> bool:
-        """Wait until the socket is gone; False when it is still there after `timeout_s`."""
+    def daemon(self) -> psutil.Process | None:
+        """The running stack's own process, by its pid file."""
+        found = [process for entry, process in find_leftovers(self.paths) if entry.name == "stack"]
+        return found[0] if found else None
+
+    def stopped(self, daemon: psutil.Process | None, timeout_s: float) -> bool:
+        """Wait until a stack that was told to go is gone: its files, and then its process. False after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            if not self.paths.pidfile.exists() and not self.paths.socket.exists():
+            if not (
+                (daemon is not None and lives(daemon)) or self.paths.pidfile.exists() or self.paths.socket.exists()
+            ):
                 return True
-            time.sleep(0.1)
+            time.sleep(0.05)
         return False
 
     def _get(self, path: str) -> httpx.Response:

@@ -12,6 +12,7 @@ import msgspec
 import psutil
 
 from server.config import Paths
+from server.supervisor import lives
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -48,7 +49,7 @@ def find_leftovers(paths: Paths) -> list[tuple[Entry, psutil.Process]]:
     for entry in entries:
         try:
             process = psutil.Process(entry.pid)
-            if abs(process.create_time() - entry.started) < 0.05 and process.status() != psutil.STATUS_ZOMBIE:
+            if abs(process.create_time() - entry.started) < 0.05 and lives(process):
                 alive.append((entry, process))
         except psutil.NoSuchProcess:
             continue

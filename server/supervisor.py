@@ -119,7 +119,7 @@ class Supervisor:
     @property
     def descendants(self) -> list[psutil.Process]:
         """Those that live, the child left out."""
-        return [process for process in self._seen.values() if process.pid != self.pid and _lives(process)]
+        return [process for process in self._seen.values() if process.pid != self.pid and lives(process)]
 
     async def start(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
         """Start the child, its output going straight to the log. Raises SupervisorError."""
@@ -240,7 +240,7 @@ class Supervisor:
 
     def _alive(self) -> list[psutil.Process]:
         self._reap()
-        return [process for process in self._seen.values() if _lives(process)]
+        return [process for process in self._seen.values() if lives(process)]
 
     def _reap(self) -> None:
         """Orphans came to us if we are their subreaper: wait for each by its known pid, never for any child."""
@@ -254,7 +254,8 @@ class Supervisor:
                     os.waitpid(pid, os.WNOHANG)
 
 
-def _lives(process: psutil.Process) -> bool:
+def lives(process: psutil.Process) -> bool:
+    """Still the process it was, and no zombie."""
     return process.is_running() and _status(process) not in {None, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
 
 

@@ -165,11 +165,15 @@ def ask_hub(name: str, environment: EngineEnvironment) -> tuple[HubState, str]:
             check=False,
             env=clean_environ(os.environ, own=environment.origin == "installed"),
         )
-        return msgspec.json.decode(done.stdout, type=tuple[HubState, str])
     except subprocess.TimeoutExpired:
         return "offline", "no answer"
-    except (OSError, msgspec.DecodeError) as error:
+    except OSError as error:
         raise EngineError(f"{environment.python} cannot ask the model hub: {error}.") from error
+    try:
+        return msgspec.json.decode(done.stdout, type=tuple[HubState, str])
+    except msgspec.DecodeError as error:
+        said = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+        raise EngineError(f"{environment.python} cannot ask the model hub ({said}).") from error
 
 
 def _check_hub(name: str, environment: EngineEnvironment) -> HubState:
