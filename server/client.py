@@ -20,6 +20,7 @@ from server.supervisor import lives
 from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_decoder
 
 START_TIMEOUT_S = 15.0
+NO_STACK = "No stack is running; start one with `spark-serve up` or `spark-serve console`."
 
 
 class StackError(Exception):
@@ -33,17 +34,17 @@ class StackClient:
         self.paths = paths
 
     def _http(self, timeout_s: float) -> httpx.Client:
+        if not self.paths.socket.exists():
+            raise StackError(NO_STACK)
         transport = httpx.HTTPTransport(uds=os.fspath(self.paths.socket))
         return httpx.Client(transport=transport, base_url="http://stack", timeout=timeout_s)
 
     def running(self) -> bool:
         """Does a stack answer on the socket?"""
-        if not self.paths.socket.exists():
-            return False
         try:
             with self._http(5.0) as http:
                 return http.get("/v1/snapshot").status_code in {200, 503}
-        except httpx.HTTPError:
+        except (StackError, httpx.HTTPError):
             return False
 
     def snapshot(self) -> Snapshot:
@@ -75,8 +76,8 @@ class StackClient:
             with self._http(60.0) as http:
                 response = http.post("/v1/commands", content=msgspec.json.encode(command))
                 return msgspec.json.decode(response.content, type=Answer)
-        except (httpx.ConnectError, FileNotFoundError):
-            raise StackError("No stack is running; start one with `spark-serve up` or `spark-serve console`.") from None
+        except httpx.ConnectError:
+            raise StackError(NO_STACK) from None
         except (httpx.HTTPError, msgspec.DecodeError) as error:
             raise StackError(
                 f"The stack did not answer ({type(error).__name__}); see `spark-serve logs stack`."
@@ -130,8 +131,8 @@ class StackClient:
         try:
             with self._http(10.0) as http:
                 return http.get(path)
-        except (httpx.ConnectError, FileNotFoundError):
-            raise StackError("No stack is running; start one with `spark-serve up` or `spark-serve console`.") from None
+        except httpx.ConnectError:
+            raise StackError(NO_STACK) from None
         except httpx.HTTPError as error:
             raise StackError(
                 f"The stack did not answer ({type(error).__name__}); see `spark-serve logs stack`."
