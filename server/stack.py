@@ -39,6 +39,8 @@ NOT_OURS = "Somebody else started this engine; it cannot be restarted from here.
 LOGS = ("engine", "gateway", "load", "stack")
 MARKS = {"burst": "b", "slow": "s", "people": "p", "rate": "p", "restart": "c", "limits": "l", "marker": "m"}
 CHILD_STOP_S = 5.0
+GUESSED_SEQUENCES = 64
+GUESSED = "a guess: the engine's --max-num-seqs is not known"
 
 
 class _Listening(msgspec.Struct, frozen=True, tag_field="type", tag="listening"):
@@ -70,6 +72,7 @@ class Stack:
         self._people = settings.load.people
         self._slow = settings.load.slow
         self._rate = settings.load.rate
+        self._limits = commands.Limits()
         self._recorder: Recorder | None = None
         self._recording_since = 0.0
         self._seq = 0
@@ -149,7 +152,7 @@ class Stack:
     async def _start_gateway(self) -> None:
         argv = [sys.executable, "-m", "server.gateway", "--host", self.settings.gateway_host]
         argv += ["--port", str(self.settings.gateway_port), "--engine-url", self._engine.url]
-        argv += ["--max-in-flight", str(self._engine.default_in_flight), "--max-queue", str(self._max_queue)]
+        argv += ["--max-in-flight", str(self._max_in_flight), "--max-queue", str(self._max_queue)]
         argv += ["--engine-state", "starting"]
         self._gateway = JsonChild(
             "gateway",
@@ -162,10 +165,18 @@ class Stack:
         self._note_pids()
 
     @property
+    def _max_in_flight(self) -> int:
+        """The engine's slots unless told otherwise: then the waiting happens where the policy is."""
+        return (
+            self._limits.max_in_flight or self.settings.max_in_flight or self._engine.max_num_seqs or GUESSED_SEQUENCES
+        )
+
+    @property
     def _max_queue(self) -> int:
-        if self.settings.max_queue is not None:
-            return self.settings.max_queue
-        return max(256, 4 * self._engine.default_in_flight)
+        for told in (self._limits.max_queue, self.settings.max_queue):
+            if told is not None:
+                return told
+        return max(256, 4 * self._max_in_flight)
 
     def _gateway_line(self, line: bytes) -> None:
         try:
@@ -246,6 +257,7 @@ class Stack:
             ready = phase == "ready"
             starting = phase in {"preparing", "starting", "stopping"}
             state: gateway.EngineState = "ready" if ready else "starting" if starting else "down"
+            self._gateway.send(gateway.SetLimits(self._max_in_flight, self._max_queue))
             self._gateway.send(gateway.SetEngine(state, self._engine.url if ready else None))
         if phase == "ready":
             self._collector.reset_engine()
@@ -305,8 +317,13 @@ class Stack:
             recording_s=time.monotonic() - self._recording_since if self._recorder is not None else None,
             engine=self._engine.facts(time.monotonic()),
             gateway_url=self._gateway_url if self._gateway_up.is_set() else "",
+            in_flight_note="" if self._told_in_flight else GUESSED,
             events=list(self._events),
         )
+
+    @property
+    def _told_in_flight(self) -> bool:
+        return bool(self._limits.max_in_flight or self.settings.max_in_flight or self._engine.max_num_seqs)
 
     def _event(self, kind: str, text: str, mark: str) -> None:
         self._events.append(Event(at=time.monotonic(), wall=time.time(), kind=kind, text=text, mark=mark))
@@ -342,7 +359,7 @@ class Stack:
         if not self._workers:
             return Answer(ok=False, message="There are no people yet: the engine has not been ready so far.")
         if isinstance(command, commands.Burst):
-            count = command.count or 3 * self._engine.default_in_flight
+            count = command.count or 3 * (self._engine.max_num_seqs or GUESSED_SEQUENCES)
             self._tell(count, load.Burst)
             return self._done("burst", f"burst +{count}")
         if isinstance(command, commands.Rate):
@@ -371,7 +388,11 @@ class Stack:
             return Answer(ok=False, message="max-in-flight must be at least 1.")
         if self._gateway is None or self._gateway.pid is None:
             return Answer(ok=False, message="The gateway does not run.")
-        self._gateway.send(gateway.SetLimits(command.max_in_flight, command.max_queue))
+        self._limits = commands.Limits(
+            command.max_in_flight or self._limits.max_in_flight,
+            self._limits.max_queue if command.max_queue is None else command.max_queue,
+        )
+        self._gateway.send(gateway.SetLimits(self._max_in_flight, self._max_queue))
         parts = [
             f"{name} {value}"
             for name, value in (("max in-flight", command.max_in_flight), ("max queue", command.max_queue))

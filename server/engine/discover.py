@@ -11,6 +11,7 @@ import httpx
 import psutil
 
 from server.engine.errors import EngineError
+from server.engine.launch import given
 
 PORTS = range(8000, 8011)
 TIMEOUT = httpx.Timeout(3.0, connect=1.0)
@@ -34,6 +35,8 @@ class Found:
     version: str
     max_model_len: int | None = None
     """Tokens, from /v1/models."""
+    max_num_seqs: int | None = None
+    """As its command line says, where that can be seen and it was given; vLLM itself does not tell it."""
 
 
 def base_url(url: str) -> str:
@@ -68,9 +71,11 @@ def probe(url: str, *, timeout: httpx.Timeout = TIMEOUT) -> Found:
         answer = _get(http, base, "/version")
     name = next(iter(listed), None)
     by_metric = _MODEL_NAME.search(metrics.text)
+    pid = _local_pid(base)
     return Found(
         url=base,
-        pid=_local_pid(base),
+        pid=pid,
+        max_num_seqs=given(_command(pid), "--max-num-seqs"),
         model=name or (by_metric.group(1) if by_metric else ""),
         version=_version(answer),
         max_model_len=listed.get(name) if name is not None else None,
@@ -88,6 +93,14 @@ def _local_pid(base: str) -> int | None:
         return None
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return next((one.pid for one in connections if one.pid and _listening_port(one) == port), None)
+
+
+def _command(pid: int | None) -> list[str]:
+    """A process's command line; empty where it cannot be read."""
+    try:
+        return list(psutil.Process(pid).cmdline()) if pid is not None else []
+    except psutil.Error:
+        return []
 
 
 def _get(http: httpx.Client, base: str, path: str) -> httpx.Response:

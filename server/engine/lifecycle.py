@@ -29,8 +29,7 @@ from server.telemetry.snapshot import ColdStart, Engine, Phase, StartStage, Valu
 Changed = Callable[[str], None]
 """Called after every change of phase, with one clause for the event list (empty: nothing to note)."""
 
-ATTACHED_IN_FLIGHT = 64
-GUESS = "a guess: vLLM does not tell its --max-num-seqs"
+UNKNOWN_SEQUENCES = "vLLM does not tell it, and its command line does not or cannot be seen"
 READY_TIMEOUT_S = 1800.0
 """A large model from a slow disk takes its time; a person can always stop it."""
 POLL_S = 0.2
@@ -59,7 +58,9 @@ class Lifecycle(Protocol):
     def context_tokens(self) -> int: ...
 
     @property
-    def default_in_flight(self) -> int: ...
+    def max_num_seqs(self) -> int | None:
+        """Slots of the batch; None while or where it is not known."""
+        ...
 
     @property
     def default_lengths(self) -> tuple[int, int]:
@@ -122,8 +123,8 @@ class AttachedEngine:
         return (self._found.max_model_len if self._found is not None else None) or 2048
 
     @property
-    def default_in_flight(self) -> int:
-        return ATTACHED_IN_FLIGHT
+    def max_num_seqs(self) -> int | None:
+        return self._found.max_num_seqs if self._found is not None else None
 
     @property
     def default_lengths(self) -> tuple[int, int]:
@@ -153,7 +154,7 @@ class AttachedEngine:
             url=self.url,
             pid=self.measured_pid,
             attached=True,
-            max_num_seqs=Value(src="config", why="vLLM does not tell it; it is on the engine's command line"),
+            max_num_seqs=Value(v=self.max_num_seqs, src="config", why="" if self.max_num_seqs else UNKNOWN_SEQUENCES),
             max_model_len=Value(v=length, src="engine") if length else Value(src="engine", why="not listed"),
             stage_times="windowed",
         )
@@ -223,12 +224,8 @@ class OwnEngine:
         return self._plan.max_model_len if self._plan is not None else 2048
 
     @property
-    def default_in_flight(self) -> int:
-        if self._settings.max_in_flight is not None:
-            return self._settings.max_in_flight
-        if self._plan is not None:
-            return self._plan.max_num_seqs
-        return self._settings.max_num_seqs or ATTACHED_IN_FLIGHT
+    def max_num_seqs(self) -> int | None:
+        return self._plan.max_num_seqs if self._plan is not None else self._settings.max_num_seqs
 
     @property
     def default_lengths(self) -> tuple[int, int]:

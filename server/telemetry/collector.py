@@ -35,6 +35,7 @@ from server.telemetry.snapshot import (
     Host,
     JoinedRequest,
     Quantiles,
+    Queue,
     Snapshot,
     SourceState,
     Value,
@@ -52,6 +53,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     `stage_times` is what the launch asked for and stands until requests show what is really had."""
     gateway_url: str = ""
     policy: str = "fifo"
+    in_flight_note: str = ""
+    """What the gateway's max in-flight is worth, where it is a guess."""
     events: list[Event] = []
     """Oldest first; the last 20 are kept."""
     read_only: str = ""
@@ -203,7 +206,7 @@ class Collector:
             recording_s=facts.recording_s,
             verdict=word,
             people=self._load.people(now),
-            queue=self._gateway.queue(facts.gateway_url, facts.policy, now),
+            queue=self._queue(facts, now),
             engine=engine,
             feel=feel,
             breakdown=broken_down,
@@ -214,6 +217,13 @@ class Collector:
             events=facts.events[-EVENTS:],
             sources=self._states(now),
         )
+
+    def _queue(self, facts: Facts, now: float) -> Queue:
+        queue = self._gateway.queue(facts.gateway_url, facts.policy, now)
+        if not facts.in_flight_note or queue.max_in_flight.v is None:
+            return queue
+        guess = msgspec.structs.replace(queue.max_in_flight, why=facts.in_flight_note)
+        return msgspec.structs.replace(queue, max_in_flight=guess)
 
     def _gpus_now(self, engine: Engine, now: float) -> list[Gpu]:
         if self._gpus is None:
