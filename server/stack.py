@@ -72,7 +72,8 @@ class Stack:
         self._people = settings.load.people
         self._slow = settings.load.slow
         self._rate = settings.load.rate
-        self._limits = commands.Limits()
+        self._told = commands.Limits()
+        """What a person has set on the running stack."""
         self._recorder: Recorder | None = None
         self._recording_since = 0.0
         self._seq = 0
@@ -168,12 +169,12 @@ class Stack:
     def _max_in_flight(self) -> int:
         """The engine's slots unless told otherwise: then the waiting happens where the policy is."""
         return (
-            self._limits.max_in_flight or self.settings.max_in_flight or self._engine.max_num_seqs or GUESSED_SEQUENCES
+            self._told.max_in_flight or self.settings.max_in_flight or self._engine.max_num_seqs or GUESSED_SEQUENCES
         )
 
     @property
     def _max_queue(self) -> int:
-        for told in (self._limits.max_queue, self.settings.max_queue):
+        for told in (self._told.max_queue, self.settings.max_queue):
             if told is not None:
                 return told
         return max(256, 4 * self._max_in_flight)
@@ -323,7 +324,7 @@ class Stack:
 
     @property
     def _told_in_flight(self) -> bool:
-        return bool(self._limits.max_in_flight or self.settings.max_in_flight or self._engine.max_num_seqs)
+        return bool(self._told.max_in_flight or self.settings.max_in_flight or self._engine.max_num_seqs)
 
     def _event(self, kind: str, text: str, mark: str) -> None:
         self._events.append(Event(at=time.monotonic(), wall=time.time(), kind=kind, text=text, mark=mark))
@@ -388,9 +389,9 @@ class Stack:
             return Answer(ok=False, message="max-in-flight must be at least 1.")
         if self._gateway is None or self._gateway.pid is None:
             return Answer(ok=False, message="The gateway does not run.")
-        self._limits = commands.Limits(
-            command.max_in_flight or self._limits.max_in_flight,
-            self._limits.max_queue if command.max_queue is None else command.max_queue,
+        self._told = commands.Limits(
+            command.max_in_flight or self._told.max_in_flight,
+            self._told.max_queue if command.max_queue is None else command.max_queue,
         )
         self._gateway.send(gateway.SetLimits(self._max_in_flight, self._max_queue))
         parts = [
