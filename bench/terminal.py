@@ -1,6 +1,6 @@
 """What the cockpit costs: CPU, bytes to the terminal, memory, first paint, in a real pty.
 
-    python bench/terminal.py [--seconds 30] [--size 160x48] [--idle] [--hz 2]
+    python bench/terminal.py [--seconds 30] [--size 160x48] [--idle | --live] [--hz 2]
 
 A child process runs the application on a scripted source whose figures move at every tick; this process reads its
 terminal as a terminal would. The child is measured from outside (/proc), after the first paint.
@@ -35,6 +35,7 @@ from console.sources.live import decode
 from server.telemetry.snapshot import Quantiles, Snapshot, Value, snapshot_encoder
 
 ALTERNATE_SCREEN = b"\x1b[?1049h"
+FIRST_DATA = "● live".encode()
 
 
 def moving(last: Snapshot, every_s: float, idle: bool) -> Iterator[Snapshot]:
@@ -156,22 +157,24 @@ def rss_mb(pid: int) -> float:
     )
 
 
-def measure(seconds: float, cells: int, rows: int, hz: float, idle: bool) -> dict[str, float]:
+def measure(seconds: float, cells: int, rows: int, hz: float, idle: bool, live: bool) -> dict[str, float]:
     begun = time.monotonic()
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
         arguments = [sys.executable, __file__, "--child", "--hz", str(hz), *(["--idle"] if idle else [])]
+        if live:
+            arguments = [sys.executable, "-m", "console.cli", "console"]
         os.execv(sys.executable, arguments)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cells, 0, 0))
-    written, first_paint, seen = 0, math.nan, b""
+    first_paint, first_data, seen = math.nan, math.nan, b""
     try:
-        written, first_paint, seen = _read(terminal, begun + 4.0, begun)
+        _, first_paint, first_data, seen = _read(terminal, begun + 4.0, begun)
         cpu, at = cpu_seconds(pid), time.monotonic()
-        written, _, _ = _read(terminal, at + seconds, begun)
+        written, *_ = _read(terminal, at + seconds, begun)
         spent, took, memory = cpu_seconds(pid) - cpu, time.monotonic() - at, rss_mb(pid)
         os.kill(pid, signal.SIGTERM)
-        _, _, tail = _read(terminal, time.monotonic() + 3.0, begun)
+        *_, tail = _read(terminal, time.monotonic() + 3.0, begun)
     finally:
         _, status = os.waitpid(pid, 0)
         os.close(terminal)
@@ -182,14 +185,15 @@ def measure(seconds: float, cells: int, rows: int, hz: float, idle: bool) -> dic
         "bytes_per_s": written / took,
         "rss_mb": memory,
         "first_paint_s": first_paint,
+        "first_data_s": first_data,
         "exit_code": os.waitstatus_to_exitcode(status),
         "restored": float(b"\x1b[?1049l" in tail),
     }
 
 
-def _read(terminal: int, until: float, begun: float) -> tuple[int, float, bytes]:
-    """(bytes, when the verdict's row first held text, what came) until a moment or the end of the child."""
-    written, painted, seen = 0, math.nan, b""
+def _read(terminal: int, until: float, begun: float) -> tuple[int, float, float, bytes]:
+    """(bytes, first paint, first snapshot on the screen, what came) until a moment or the end of the child."""
+    written, painted, fed, seen = 0, math.nan, math.nan, b""
     while (left := until - time.monotonic()) > 0:
         if not select.select([terminal], [], [], left)[0]:
             break
@@ -203,7 +207,9 @@ def _read(terminal: int, until: float, begun: float) -> tuple[int, float, bytes]
         seen += data
         if math.isnan(painted) and b"people" in seen:
             painted = time.monotonic() - begun
-    return written, painted, seen
+        if math.isnan(fed) and FIRST_DATA in seen:
+            fed = time.monotonic() - begun
+    return written, painted, fed, seen
 
 
 def child(hz: float, idle: bool) -> None:
@@ -218,18 +224,23 @@ def main() -> None:
     parser.add_argument("--size", default="160x48")
     parser.add_argument("--hz", type=float, default=2.0)
     parser.add_argument("--idle", action="store_true")
+    parser.add_argument("--live", action="store_true", help="the console on the running stack, not a script")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         child(options.hz, options.idle)
         return
     cells, rows = (int(part) for part in options.size.split("x"))
-    found = measure(options.seconds, cells, rows, options.hz, options.idle)
-    print(f"console, {options.size}, {options.hz:g} Hz, {'idle' if options.idle else 'loaded'}, {options.seconds:g} s")
+    found = measure(options.seconds, cells, rows, options.hz, options.idle, options.live)
+    what = (
+        "the running stack" if options.live else f"scripted, {'idle' if options.idle else 'loaded'}, {options.hz:g} Hz"
+    )
+    print(f"console, {options.size}, {what}, {options.seconds:g} s")
     print(f"  CPU                {found['cpu_share'] * 100:6.2f} % of one core")
     print(f"  to the terminal    {found['bytes_per_s'] / 1024:6.2f} KiB/s")
     print(f"  RSS                {found['rss_mb']:6.1f} MB")
     print(f"  first paint        {found['first_paint_s']:6.2f} s after exec")
+    print(f"  first data         {found['first_data_s']:6.2f} s after exec")
     print(
         f"  left with          {found['exit_code']:6.0f}, terminal {'restored' if found['restored'] else 'NOT RESTORED'}"
     )

@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     parser = _parser()
     options = parser.parse_args(argv)
+    if options.version:
+        return _print_version()
     if options.verb is None:
         parser.print_help()
         return 2
@@ -53,6 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _print_version() -> int:
+    from importlib import metadata
+
+    try:
+        print(f"spark-serve {metadata.version('spark-serve')}")
+    except metadata.PackageNotFoundError:
+        print("spark-serve (from a checkout that is not installed)")
+    return 0
 
 
 # argument types: argparse turns their ValueError into one sentence and exit code 2
@@ -84,13 +95,6 @@ _positive.__name__ = "positive number"
 _port.__name__ = "port"
 
 
-def _version() -> str:
-    try:
-        return metadata.version("spark-serve")
-    except metadata.PackageNotFoundError:
-        return "(from a checkout that is not installed)"
-
-
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the usage is behind --help."""
 
@@ -103,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="spark-serve",
         description="The operator's cockpit for an LLM serving stack. Start with: spark-serve console",
     )
-    parser.add_argument("--version", action="version", version=f"spark-serve {_version()}")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
 
     def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:

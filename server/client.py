@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 
-import httpx
 import msgspec
 import psutil
 
@@ -20,6 +21,7 @@ from server.supervisor import lives
 from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_decoder
 
 START_TIMEOUT_S = 15.0
+ANSWER_TIMEOUT_S = 30.0
 NO_STACK = "No stack is running; start one with `spark-serve up` or `spark-serve console`."
 
 
@@ -33,27 +35,18 @@ class StackClient:
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
 
-    def _http(self, timeout_s: float) -> httpx.Client:
-        if not self.paths.socket.exists():
-            raise StackError(NO_STACK)
-        transport = httpx.HTTPTransport(uds=os.fspath(self.paths.socket))
-        return httpx.Client(transport=transport, base_url="http://stack", timeout=timeout_s)
-
     def running(self) -> bool:
-        """Does a stack answer on the socket?"""
-        try:
-            with self._http(5.0) as http:
-                return http.get("/v1/snapshot").status_code in {200, 503}
-        except (StackError, httpx.HTTPError):
-            return False
+        """Does a stack listen on the socket?"""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(os.fspath(self.paths.socket)) == 0
 
     def snapshot(self) -> Snapshot:
         """The latest snapshot. Raises StackError when there is none."""
-        response = self._get("/v1/snapshot")
-        if response.status_code != 200:
-            raise StackError(self._message(response))
+        status, body = self._ask("GET", "/v1/snapshot")
+        if status != HTTPStatus.OK:
+            raise StackError(_message(status, body))
         try:
-            return snapshot_decoder.decode(response.content)
+            return snapshot_decoder.decode(body)
         except msgspec.DecodeError as error:
             raise StackError(
                 f"The running stack speaks another version ({error}); take it down and start again."
@@ -61,27 +54,22 @@ class StackClient:
 
     def requests(self, limit: int) -> list[JoinedRequest]:
         """The latest finished requests, newest last."""
-        return msgspec.json.decode(self._get(f"/v1/requests?limit={limit}").content, type=list[JoinedRequest])
+        return msgspec.json.decode(self._ask("GET", f"/v1/requests?limit={limit}")[1], type=list[JoinedRequest])
 
     def logs(self, child: str, lines: int) -> list[str]:
         """The last lines of one child's log."""
-        response = self._get(f"/v1/logs?child={child}&lines={lines}")
-        if response.status_code != 200:
-            raise StackError(self._message(response))
-        return msgspec.json.decode(response.content, type=list[str])
+        status, body = self._ask("GET", f"/v1/logs?child={child}&lines={lines}")
+        if status != HTTPStatus.OK:
+            raise StackError(_message(status, body))
+        return msgspec.json.decode(body, type=list[str])
 
     def send(self, command: Command) -> Answer:
         """Tell the stack to do something; the answer says what became of it."""
+        _, body = self._ask("POST", "/v1/commands", msgspec.json.encode(command))
         try:
-            with self._http(60.0) as http:
-                response = http.post("/v1/commands", content=msgspec.json.encode(command))
-                return msgspec.json.decode(response.content, type=Answer)
-        except httpx.ConnectError:
-            raise StackError(NO_STACK) from None
-        except (httpx.HTTPError, msgspec.DecodeError) as error:
-            raise StackError(
-                f"The stack did not answer ({type(error).__name__}); see `spark-serve logs stack`."
-            ) from None
+            return msgspec.json.decode(body, type=Answer)
+        except msgspec.DecodeError:
+            raise StackError("What answers on the socket is not a stack; see `spark-serve logs stack`.") from None
 
     def start(self, settings: StackSettings, *, waiting: Callable[[], None] | None = None) -> None:
         """Start the daemon and return once it answers. Raises StackError with its own last words when it does not."""
@@ -127,20 +115,38 @@ class StackClient:
             time.sleep(0.05)
         return False
 
-    def _get(self, path: str) -> httpx.Response:
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """One exchange: status and body. Raises StackError when nobody answers."""
+        connection = _UnixConnection(os.fspath(self.paths.socket), timeout=ANSWER_TIMEOUT_S)
         try:
-            with self._http(10.0) as http:
-                return http.get(path)
-        except httpx.ConnectError:
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (FileNotFoundError, ConnectionRefusedError):
             raise StackError(NO_STACK) from None
-        except httpx.HTTPError as error:
+        except (OSError, HTTPException) as error:
             raise StackError(
                 f"The stack did not answer ({type(error).__name__}); see `spark-serve logs stack`."
             ) from None
+        finally:
+            connection.close()
 
-    @staticmethod
-    def _message(response: httpx.Response) -> str:
-        try:
-            return str(json.loads(response.content)["message"])
-        except (ValueError, KeyError, TypeError):
-            return f"The stack answered {response.status_code}."
+
+class _UnixConnection(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("stack", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _message(status: int, body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=Answer).message
+    except msgspec.DecodeError:
+        return f"The stack answered {status}."

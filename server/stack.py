@@ -168,9 +168,7 @@ class Stack:
     @property
     def _max_in_flight(self) -> int:
         """The engine's slots unless told otherwise: then the waiting happens where the policy is."""
-        return (
-            self._told.max_in_flight or self.settings.max_in_flight or self._engine.max_num_seqs or GUESSED_SEQUENCES
-        )
+        return self._told.max_in_flight or self.settings.max_in_flight or self._engine.max_num_seqs or GUESSED_SEQUENCES
 
     @property
     def _max_queue(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -33,8 +34,12 @@ class LiveSource:
         self.history = history
         """Snapshots of the past to ask for."""
         self.retry_s = retry_s
-        self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket)),
+        self._socket = socket
+
+    @cached_property
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(self._socket), verify=False),  # no TLS on a Unix socket
             base_url="http://stack",
             timeout=httpx.Timeout(SILENCE_S, connect=2.0),
             trust_env=False,

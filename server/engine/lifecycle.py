@@ -13,6 +13,7 @@ from typing import Protocol
 
 import httpx
 import msgspec
+import psutil
 
 from server.config import Paths, StackSettings
 from server.engine.coldstart import ColdStartLog, Figures
@@ -34,6 +35,7 @@ READY_TIMEOUT_S = 1800.0
 """A large model from a slow disk takes its time; a person can always stop it."""
 POLL_S = 0.2
 STARTING_GRACE_S = 5.0
+CPU_NICE = 5
 GPU_LENGTHS = (400, 150)
 CPU_LENGTHS = (40, 32)
 """Median prompt and reply, tokens. Chat traces have 760 and 151; a CPU gets what lets several people chat."""
@@ -331,6 +333,10 @@ class OwnEngine:
         self._ended = None
         log = self._start_log = ColdStartLog(self._began)
         await self._child.start(self._plan.argv, self._plan.env)
+        if self._plan.device == "cpu" and self._child.pid is not None:
+            # Its engine core spins on a core of its own: the instruments must not wait for it. Its children inherit this.
+            with contextlib.suppress(psutil.Error):
+                psutil.Process(self._child.pid).nice(CPU_NICE)
         self._to("starting")
         ready = False
         async with httpx.AsyncClient(trust_env=False, timeout=2.0) as http:

@@ -74,7 +74,7 @@ class LoadSeries:
 
         def worst(of: Callable[[IntervalRecord], float | None]) -> Value:
             known = [v for record in workers if (v := of(record)) is not None]
-            return aged(max(known, default=None), "load", at=at, now=now, why="not reported")
+            return aged(max(known), "load", at=at, now=now) if known else absent("load", "not reported")
 
         outcomes: dict[str, int] = {}
         for record in workers:
