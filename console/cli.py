@@ -204,7 +204,7 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
     gateway.add_argument("--max-in-flight", type=_count, metavar="N", help="default: max-num-seqs")
     gateway.add_argument("--max-queue", type=_count, metavar="N", help="429 beyond it; default 256")
     load = parser.add_argument_group("people")
-    load.add_argument("--people", type=_count, default=4)
+    load.add_argument("--people", type=_count, default=10, help="default 10")
     load.add_argument("--slow", type=_count, default=0)
     load.add_argument("--think", type=_positive, default=8.0, metavar="S", help="mean think time (default 8 s)")
     load.add_argument("--rate", type=_positive, metavar="R", help="open loop instead, requests per second")
@@ -253,9 +253,14 @@ def _settings(options: argparse.Namespace) -> StackSettings:
 
 def _bring_up(client: StackClient, options: argparse.Namespace) -> None:
     """Check what can be checked, then start the daemon."""
+    from server.leftovers import find_leftovers
     from server.preflight import check
 
     settings = _settings(options)
+    left = find_leftovers(client.paths)
+    if left:
+        names = ", ".join(f"{entry.name} ({entry.pid})" for entry, _ in left)
+        raise StackError(f"A stack that crashed has left processes behind: {names}; `spark-serve down` ends them.")
     if settings.attach is None and not options.no_discover:
         settings = _offer_attach(settings)
     if settings.attach and settings.drive:

@@ -31,7 +31,14 @@ class Deed:
 
 DEEDS: tuple[Deed, ...] = (
     Deed("burst", "b", "b", "burst", "Send 3 x max-num-seqs requests at once and watch the queue", "load"),
-    Deed("slow", "s", "s", "slow clients", "Let a quarter of the people read slowly, or nobody", "load"),
+    Deed(
+        "slow",
+        "s",
+        "s",
+        "slow clients",
+        "Add slow readers, a quarter as many as there are people, or send them home",
+        "load",
+    ),
     Deed("restart", "c", "c", "cold restart", "Restart the engine and watch the stages of its start", "load"),
     Deed("people(1)", "plus,equals_sign", "+ -", "people", "More people, or fewer with -", "load", title="more people"),
     Deed("people(-1)", "minus,underscore", "-", "fewer people", "Fewer people", "load", rank=0),

@@ -33,7 +33,7 @@ SERIES: dict[str, Callable[[Snapshot], float | None]] = {
     "kv": lambda s: s.engine.kv_usage.v,
     "hbm": lambda s: s.gpus[0].dram.v if s.gpus else None,
     "tokens": lambda s: (
-        s.feel.tokens_per_s.v if s.feel.tokens_per_s.v is not None else s.engine.generation_tokens_per_s.v
+        s.engine.generation_tokens_per_s.v if s.engine.generation_tokens_per_s.v is not None else s.feel.tokens_per_s.v
     ),
     "ttft_p50": lambda s: s.feel.ttft_s.p50,
     "ttft_p95": lambda s: s.feel.ttft_s.p95,

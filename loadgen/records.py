@@ -85,8 +85,8 @@ class IntervalRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     rate_asked: float | None = None
     """Open loop: requests per second that were asked for."""
     in_flight: int
-    waiting_ages_s: list[float] = []
-    """For requests without a first token yet: seconds since their scheduled start."""
+    ttft_so_far_s: list[float] = []
+    """For each request in flight: seconds from its scheduled start to its first token, or to now while it waits."""
     held: int = 0
     """Connections of slow readers with a reply still being read."""
     scheduled_total: int

@@ -266,8 +266,9 @@ class Runner:
             slow_people=len(self._slow.present),
             rate_asked=self._rate,
             in_flight=len(self._in_flight),
-            waiting_ages_s=[
-                round(now - request.call.scheduled, 3) for request in self._in_flight if request.first_token is None
+            ttft_so_far_s=[
+                round((now if request.first_token is None else request.first_token) - request.call.scheduled, 3)
+                for request in self._in_flight
             ],
             held=sum(
                 request.call.behaviour == "slow" and request.first_token is not None for request in self._in_flight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 
 import msgspec
@@ -20,10 +21,17 @@ def main() -> int:
         settings = msgspec.json.decode(parser.parse_args().settings, type=StackSettings)
         paths = default_paths()
         paths.make()
-        return asyncio.run(Stack(settings, paths).run())
+        asyncio.run(_live(Stack(settings, paths)))
     except (msgspec.DecodeError, SettingError, OSError) as error:
         print(str(error), file=sys.stderr)  # noqa: T201 - the daemon's log
-        return 1
+    return 1
+
+
+async def _live(stack: Stack) -> None:
+    """Run it, and leave without waiting for threads: one may be stuck in a driver, or in a conversion nobody needs now."""
+    code = await stack.run()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 LINE_LIMIT_BYTES = 16 * 1024 * 1024
+DEATHS = 3
+DEATHS_S = 60.0
 
 
 class JsonChild:
@@ -95,5 +100,79 @@ class JsonChild:
                 continue
             if not line:
                 break
-            self._on_line(line)
-        self._on_exit(await process.wait())
+            self._told(self._on_line, line)
+        self._told(self._on_exit, await process.wait())
+
+    def _told(self, hear: Callable[[Any], None], what: object) -> None:
+        """A listener that fails must not leave the pipe undrained or the exit untold."""
+        try:
+            hear(what)
+        except Exception as error:  # whatever it is, it is the listener's
+            print(f"{self.name}: {error!r}", file=sys.stderr, flush=True)  # noqa: T201 - the daemon's log
+
+
+class KeptChild:
+    """A JsonChild that is started again when it ends by itself, but not for ever: `DEATHS` within `DEATHS_S` are the end.
+
+    `argv` is asked at every start, so that a new process begins with today's settings. `on_ended` gets one clause.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Callable[[], Sequence[str]],
+        *,
+        log: Path,
+        on_line: Callable[[bytes], None],
+        on_ended: Callable[[str], None],
+    ) -> None:
+        self.name = name
+        self._argv = argv
+        self._log = log
+        self._on_line = on_line
+        self._on_ended = on_ended
+        self._child: JsonChild | None = None
+        self._deaths: list[float] = []
+        self._again: asyncio.Task[None] | None = None
+        self._asked = False
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid while it runs."""
+        return self._child.pid if self._child is not None else None
+
+    async def start(self) -> None:
+        child = JsonChild(self.name, self._argv(), log=self._log, on_line=self._on_line, on_exit=self._ended)
+        await child.start()
+        self._child = child
+
+    def send(self, message: msgspec.Struct) -> bool:
+        """Tell it; False when nobody is there to hear."""
+        if self._child is None or self._child.pid is None:
+            return False
+        self._child.send(message)
+        return True
+
+    async def stop(self, timeout_s: float) -> None:
+        """For good, as JsonChild.stop."""
+        self._asked = True
+        if self._again is not None:
+            self._again.cancel()
+            await asyncio.wait({self._again})
+        if self._child is not None:
+            await self._child.stop(timeout_s)
+
+    def _ended(self, code: int) -> None:
+        if self._asked:
+            return
+        now = time.monotonic()
+        self._deaths = [at for at in self._deaths if at > now - DEATHS_S] + [now]
+        if len(self._deaths) >= DEATHS:
+            self._on_ended(f"{self.name} ended with code {code}, the {DEATHS}rd time in a minute: it is left alone")
+            return
+        self._on_ended(f"{self.name} ended with code {code}: starting it again")
+        self._again = asyncio.create_task(self._start_again(float(len(self._deaths))), name=f"{self.name} again")
+
+    async def _start_again(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        await self.start()

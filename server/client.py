@@ -22,6 +22,7 @@ from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_decoder
 
 START_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 5.0
 NO_STACK = "No stack is running; start one with `spark-serve up` or `spark-serve console`."
 
 
@@ -38,7 +39,12 @@ class StackClient:
     def running(self) -> bool:
         """Does a stack listen on the socket?"""
         with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(os.fspath(self.paths.socket)) == 0
+            probe.settimeout(CONNECT_TIMEOUT_S)
+            try:
+                probe.connect(os.fspath(self.paths.socket))
+            except OSError:
+                return False
+        return True
 
     def snapshot(self) -> Snapshot:
         """The latest snapshot. Raises StackError when there is none."""

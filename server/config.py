@@ -84,15 +84,16 @@ def default_paths() -> Paths:
         root = Path(home).expanduser().resolve()
         return Paths(data=root / "data", state=root / "state", runtime=root / "run")
     dirs = platformdirs.PlatformDirs("spark-serve", appauthor=False)
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    base = Path(runtime) / "spark-serve" if runtime else Path(f"/tmp/spark-serve-{os.getuid()}")  # noqa: S108 - 0700, owner checked
-    return Paths(data=Path(dirs.user_data_dir), state=Path(dirs.user_state_dir), runtime=base)
+    state = Path(dirs.user_state_dir)
+    # Not the runtime folder of the session: it goes with the last logout, and the stack must be found again after one.
+    return Paths(data=Path(dirs.user_data_dir), state=state, runtime=state / "run")
 
 
 class LoadSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The people a stack starts with."""
 
-    people: int = 4
+    people: int = 10
+    """Enough for a verdict: at 8 s of thinking, 4 people make a dozen requests in its 30 s, and it needs 20."""
     slow: int = 0
     rate: float | None = None
     think_s: float = 8.0

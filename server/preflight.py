@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from server.config import Paths, SettingError, StackSettings
-from server.engine.discover import probe
+from server.engine.discover import base_url, probe
 from server.engine.environment import find_environment
 from server.engine.models import check_model
 from server.supervisor import port_in_use
@@ -12,7 +14,11 @@ from server.supervisor import port_in_use
 def check(settings: StackSettings, paths: Paths) -> None:
     """Raises SettingError or EngineError with one sentence that says what is wrong and what to do."""
     ports = [("--port", settings.gateway_host, settings.gateway_port)]
+    if settings.record is not None:
+        _check_recording(Path(settings.record))
     if settings.attach is not None:
+        if base_url(settings.attach).startswith("https:"):
+            raise SettingError("https is not supported yet; give the http:// address of the engine itself.")
         probe(settings.attach)
     else:
         environment = find_environment(settings, paths)
@@ -24,3 +30,10 @@ def check(settings: StackSettings, paths: Paths) -> None:
             raise SettingError(
                 f"Port {port} is in use{holder and f' by {holder}'}; free it or choose another with {flag}."
             )
+
+
+def _check_recording(path: Path) -> None:
+    if path.exists():
+        raise SettingError(f"{path} exists already; recordings are never written over.")
+    if not path.parent.is_dir():
+        raise SettingError(f"There is no folder {path.parent} to record into.")

@@ -12,15 +12,17 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from loadgen import records as load
 from loadgen.slo import CHAT
 from server import commands, leftovers
-from server.child import JsonChild
+from server.child import KeptChild
 from server.commands import Answer, Command
 from server.config import Paths, StackSettings
 from server.control import Feed, application, bind, serve
@@ -39,6 +41,7 @@ NOT_OURS = "Somebody else started this engine; it cannot be restarted from here.
 LOGS = ("engine", "gateway", "load", "stack")
 MARKS = {"burst": "b", "slow": "s", "people": "p", "rate": "p", "restart": "c", "limits": "l", "marker": "m"}
 CHILD_STOP_S = 5.0
+GATEWAY_START_S = 30.0
 GUESSED_SEQUENCES = 64
 GUESSED = "a guess: the engine's --max-num-seqs is not known"
 
@@ -65,10 +68,17 @@ class Stack:
         self._events: deque[Event] = deque(maxlen=20)
         self._stopping = asyncio.Event()
         self._driving = settings.drive or settings.attach is None
-        self._gateway: JsonChild | None = None
+        self._gateway = KeptChild(
+            "gateway",
+            self._gateway_argv,
+            log=paths.logs / "gateway.log",
+            on_line=self._gateway_line,
+            on_ended=self._gateway_ended,
+        )
         self._gateway_port = settings.gateway_port
         self._gateway_up = asyncio.Event()
-        self._workers: list[JsonChild] = []
+        self._workers: list[KeptChild] = []
+        self._load_task: asyncio.Task[None] | None = None
         self._people = settings.load.people
         self._slow = settings.load.slow
         self._rate = settings.load.rate
@@ -96,10 +106,10 @@ class Stack:
             self._engine = self._make_engine(spans.endpoint)
             cleanup.push_async_callback(self._collector.aclose)
             app = application(self._feed, self.execute, self._collector.requests, self._log_tail)
+            self._note_pids()
             await cleanup.enter_async_context(serve(app, listener))
             ticker = asyncio.create_task(self._tick(), name="tick")
             engine = asyncio.create_task(self._bring_up(), name="engine")
-            self._note_pids()
             stopped = asyncio.create_task(self._stopping.wait(), name="stopping")
             try:
                 await asyncio.wait({ticker, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -107,7 +117,7 @@ class Stack:
                     code = 1
                     _say(f"the measuring loop ended: {ticker.exception()!r}")
             finally:
-                for task in (engine, self._restarting):
+                for task in (engine, self._restarting, self._load_task):
                     if task is not None:
                         task.cancel()
                         with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -130,40 +140,54 @@ class Stack:
     async def _bring_up(self) -> None:
         try:
             if self.settings.record is not None:
-                self._start_recording(Path(self.settings.record))
-            await self._start_gateway()
+                answer = self._record(commands.Record(path=self.settings.record))
+                if not answer.ok:
+                    self._event("record", answer.message, "x")
+            await self._gateway.start()
+            async with asyncio.timeout(GATEWAY_START_S):
+                await self._gateway_up.wait()
             await self._engine.start()
+        except TimeoutError:
+            self._engine.fail("The gateway does not come up; see `spark-serve logs gateway`.")
         except Exception as error:  # a failure here must reach the screen, not end the daemon
             _say(f"bring-up failed: {error!r}")
             self._event("died", f"bring-up failed: {error}", "x")
             self._engine.fail(str(error))
 
     async def _take_down(self) -> None:
+        """Load first, then the engine, then the gateway that tells how its requests ended. A step that fails stops no other."""
         for worker in self._workers:
             worker.send(load.Stop())
-        await asyncio.gather(*(worker.stop(CHILD_STOP_S) for worker in self._workers))
-        await self._engine.stop()
-        if self._gateway is not None:
-            await self._gateway.stop(CHILD_STOP_S)
+        await self._try(
+            asyncio.gather(*(worker.stop(CHILD_STOP_S) for worker in self._workers), return_exceptions=True)
+        )
+        await self._try(self._engine.stop())
+        await self._try(self._gateway.stop(CHILD_STOP_S))
         if self._recorder is not None:
             self._recorder.close()
+        for process in psutil.Process().children(recursive=True):  # a conversion that was under way
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+    async def _try(self, step: Awaitable[object]) -> None:
+        try:
+            await step
+        except Exception as error:
+            _say(f"while taking down: {error!r}")
 
     # children
 
-    async def _start_gateway(self) -> None:
-        argv = [sys.executable, "-m", "server.gateway", "--host", self.settings.gateway_host]
-        argv += ["--port", str(self.settings.gateway_port), "--engine-url", self._engine.url]
-        argv += ["--max-in-flight", str(self._max_in_flight), "--max-queue", str(self._max_queue)]
-        argv += ["--engine-state", "starting"]
-        self._gateway = JsonChild(
-            "gateway",
-            argv,
-            log=self.paths.logs / "gateway.log",
-            on_line=self._gateway_line,
-            on_exit=lambda code: self._child_ended("gateway", code),
-        )
-        await self._gateway.start()
-        self._note_pids()
+    def _gateway_argv(self) -> list[str]:
+        state = "ready" if self._engine.phase == "ready" else "starting"
+        return [
+            *(sys.executable, "-m", "server.gateway", "--host", self.settings.gateway_host),
+            *("--port", str(self.settings.gateway_port), "--engine-url", self._engine.url, "--engine-state", state),
+            *("--max-in-flight", str(self._max_in_flight), "--max-queue", str(self._max_queue)),
+        ]
+
+    def _gateway_ended(self, what: str) -> None:
+        self._gateway_up.clear()
+        self._child_ended(what, "gateway")
 
     @property
     def _max_in_flight(self) -> int:
@@ -180,12 +204,14 @@ class Stack:
     def _gateway_line(self, line: bytes) -> None:
         try:
             record = _gateway_lines.decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             _say(f"gateway wrote a line that is no record: {error}")
             return
         if isinstance(record, _Listening):
             self._gateway_port = record.port
             self._gateway_up.set()
+            self._tell_gateway()
+            self._note_pids()
             return
         if record.first_token is not None:
             self._engine.first_token(record.first_token)
@@ -194,37 +220,34 @@ class Stack:
     async def _start_load(self) -> None:
         """Start the workers once the model's name is known; they outlive engine restarts."""
         await self._gateway_up.wait()
-        settings = self.settings.load
-        prompt, output = self._engine.default_lengths
-        for index in range(settings.workers):
-            argv = [
-                sys.executable,
-                "-m",
-                "loadgen.worker",
-                "--url",
-                self._gateway_url,
-                "--model",
-                self._engine.served_name,
-            ]
-            argv += ["--worker", str(index), "--seed", str(settings.seed), "--think", str(settings.think_s)]
-            argv += ["--people", str(self._share(self._people, index)), "--slow", str(self._share(self._slow, index))]
-            argv += ["--prompt-tokens", str(settings.prompt_tokens or prompt)]
-            argv += ["--output-tokens", str(settings.output_tokens or output)]
-            argv += ["--context", str(self._engine.context_tokens)]
-            if self._engine.ignores_eos:
-                argv.append("--ignore-eos")
-            if self._rate is not None:
-                argv += ["--rate", str(self._rate / settings.workers)]
-            worker = JsonChild(
+        for index in range(self.settings.load.workers):
+            worker = KeptChild(
                 f"load {index}",
-                argv,
+                partial(self._worker_argv, index),
                 log=self.paths.logs / "load.log",
                 on_line=self._load_line,
-                on_exit=lambda code, index=index: self._child_ended(f"load {index}", code),  # type: ignore[misc]
+                on_ended=partial(self._child_ended, log="load"),
             )
-            await worker.start()
             self._workers.append(worker)
+            await worker.start()
         self._note_pids()
+
+    def _worker_argv(self, index: int) -> list[str]:
+        settings = self.settings.load
+        prompt, output = self._engine.default_lengths
+        argv = [
+            *(sys.executable, "-m", "loadgen.worker", "--url", self._gateway_url, "--model", self._engine.served_name),
+            *("--worker", str(index), "--seed", str(settings.seed), "--think", str(settings.think_s)),
+            *("--people", str(self._share(self._people, index)), "--slow", str(self._share(self._slow, index))),
+            *("--prompt-tokens", str(settings.prompt_tokens or prompt)),
+            *("--output-tokens", str(settings.output_tokens or output)),
+            *("--context", str(self._engine.context_tokens)),
+        ]
+        if self._engine.ignores_eos:
+            argv.append("--ignore-eos")
+        if self._rate is not None:
+            argv += ["--rate", str(self._rate / settings.workers)]
+        return argv
 
     def _share(self, total: int, index: int) -> int:
         """Worker `index`'s part of a whole number, the first ones taking the rest."""
@@ -234,16 +257,12 @@ class Stack:
     def _load_line(self, line: bytes) -> None:
         try:
             self._collector.on_load(_load_lines.decode(line))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             _say(f"load wrote a line that is no record: {error}")
 
-    def _child_ended(self, name: str, code: int) -> None:
-        if not self._stopping.is_set():
-            _say(f"{name} ended with code {code}")
-            self._event(
-                "died", f"{name} ended with code {code}; see `spark-serve logs {name.split(maxsplit=1)[0]}`", "x"
-            )
-            self._note_pids()
+    def _child_ended(self, what: str, log: str) -> None:
+        _say(what)
+        self._event("died", f"{what}; see `spark-serve logs {log}`", "x")
 
     @property
     def _gateway_url(self) -> str:
@@ -251,27 +270,33 @@ class Stack:
 
     def _engine_changed(self, what: str) -> None:
         """The engine moved to another phase: tell the gateway, and the charts."""
-        phase = self._engine.phase
-        if self._gateway is not None:
-            ready = phase == "ready"
-            starting = phase in {"preparing", "starting", "stopping"}
-            state: gateway.EngineState = "ready" if ready else "starting" if starting else "down"
-            self._gateway.send(gateway.SetLimits(self._max_in_flight, self._max_queue))
-            self._gateway.send(gateway.SetEngine(state, self._engine.url if ready else None))
-        if phase == "ready":
+        self._tell_gateway()
+        if self._engine.phase == "ready":
             self._collector.reset_engine()
-            if self._driving and not self._workers:
-                self._restarting = asyncio.create_task(self._start_load(), name="load")
+            self._want_load()
         if what:
             self._event("engine", what, "e")
         self._note_pids()
 
+    def _tell_gateway(self) -> None:
+        """While the engine comes back people wait in the queue; when nobody knows of a way back they are refused."""
+        phase = self._engine.phase
+        ready, starting = phase == "ready", phase in {"preparing", "starting", "stopping"}
+        state: gateway.EngineState = "ready" if ready else "starting" if starting else "down"
+        self._gateway.send(gateway.SetLimits(self._max_in_flight, self._max_queue))
+        self._gateway.send(gateway.SetEngine(state, self._engine.url if ready else None, hold=starting))
+
+    def _want_load(self) -> None:
+        if self._driving and self._load_task is None:
+            self._load_task = asyncio.create_task(self._start_load(), name="load")
+
     def _note_pids(self) -> None:
         processes = {"stack": os.getpid(), **self._engine.pids}
-        if self._gateway is not None and self._gateway.pid:
-            processes["gateway"] = self._gateway.pid
-        processes.update({worker.name: worker.pid for worker in self._workers if worker.pid})
-        leftovers.note(self.paths.pidfile, processes)
+        processes.update({child.name: child.pid for child in (self._gateway, *self._workers) if child.pid})
+        try:
+            leftovers.note(self.paths.pidfile, processes)
+        except OSError as error:
+            _say(f"the pid file cannot be written: {error}")
 
     # telemetry
 
@@ -279,15 +304,21 @@ class Stack:
         """One snapshot an interval; a slow scrape skips ticks rather than piling them up."""
         due = time.monotonic()
         while True:
-            engine_url = self._engine.url if self._engine.scrapes else None
-            gateway_url = self._gateway_url if self._gateway_up.is_set() else None
-            await self._collector.scrape(engine_url, gateway_url, self._pids())
-            self._seq += 1
-            snapshot = self._collector.snapshot(self._facts(), time.monotonic(), time.time())
-            await self._feed.publish(snapshot)
-            self._write(snapshot)
+            try:
+                await self._measure()
+            except Exception as error:
+                _say(f"a tick failed: {error!r}")
             due = max(due + self.settings.interval_s, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
+
+    async def _measure(self) -> None:
+        engine_url = self._engine.url if self._engine.scrapes else None
+        gateway_url = self._gateway_url if self._gateway_up.is_set() else None
+        await self._collector.scrape(engine_url, gateway_url, self._pids())
+        self._seq += 1
+        snapshot = self._collector.snapshot(self._facts(), time.monotonic(), time.time())
+        await self._feed.publish(snapshot)
+        self._write(snapshot)
 
     def _write(self, snapshot: Snapshot) -> None:
         if self._recorder is None:
@@ -300,7 +331,7 @@ class Stack:
             self._recorder = None
 
     def _pids(self) -> Pids:
-        engine, gateway_pid = self._engine.measured_pid, self._gateway.pid if self._gateway is not None else None
+        engine, gateway_pid = self._engine.measured_pid, self._gateway.pid
         return {
             "engine": [engine] if engine else [],
             "gateway": [gateway_pid] if gateway_pid else [],
@@ -316,6 +347,7 @@ class Stack:
             recording_s=time.monotonic() - self._recording_since if self._recorder is not None else None,
             engine=self._engine.facts(time.monotonic()),
             gateway_url=self._gateway_url if self._gateway_up.is_set() else "",
+            no_gpu=self._engine.no_gpu,
             in_flight_note="" if self._told_in_flight else GUESSED,
             events=list(self._events),
         )
@@ -337,6 +369,8 @@ class Stack:
 
     async def execute(self, command: Command) -> Answer:
         """Carry out one command. Refusals say why in a sentence."""
+        if self._stopping.is_set() and not isinstance(command, commands.Down):
+            return Answer(ok=False, message="The stack is going down.")
         if isinstance(command, commands.Down):
             self._stopping.set()
             return Answer(ok=True, message="Going down.")
@@ -347,7 +381,7 @@ class Stack:
         if isinstance(command, commands.Limits):
             return self._limits(command)
         if isinstance(command, commands.Drive):
-            return await self._drive(command)
+            return self._drive(command)
         if isinstance(command, commands.Restart):
             return self._restart(command)
         return self._load(command)
@@ -357,6 +391,8 @@ class Stack:
             return Answer(ok=False, message=READ_ONLY)
         if not self._workers:
             return Answer(ok=False, message="There are no people yet: the engine has not been ready so far.")
+        if not all(worker.pid for worker in self._workers):
+            return Answer(ok=False, message="The load generator does not run; see `spark-serve logs load`.")
         if isinstance(command, commands.Burst):
             count = command.count or 3 * (self._engine.max_num_seqs or GUESSED_SEQUENCES)
             self._tell(count, load.Burst)
@@ -385,7 +421,7 @@ class Stack:
     def _limits(self, command: commands.Limits) -> Answer:
         if command.max_in_flight is not None and command.max_in_flight < 1:
             return Answer(ok=False, message="max-in-flight must be at least 1.")
-        if self._gateway is None or self._gateway.pid is None:
+        if self._gateway.pid is None:
             return Answer(ok=False, message="The gateway does not run.")
         self._told = commands.Limits(
             command.max_in_flight or self._told.max_in_flight,
@@ -409,14 +445,14 @@ class Stack:
         self._restarting = asyncio.create_task(self._engine.restart(), name="restart")
         return self._done("restart", "cold restart (process-cold)")
 
-    async def _drive(self, command: commands.Drive) -> Answer:
+    def _drive(self, command: commands.Drive) -> Answer:
         if not self._engine.attached:
             return Answer(ok=False, message="This engine is ours already.")
         if not command.confirmed:
             return Answer(ok=False, message=f"Confirm that load may be sent to {self._engine.url}.")
         self._driving = True
-        if not self._workers and self._engine.phase == "ready":
-            await self._start_load()
+        if self._engine.phase == "ready":
+            self._want_load()
         return self._done("marker", f"driving {self._engine.url}")
 
     def _record(self, command: commands.Record) -> Answer:

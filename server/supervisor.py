@@ -173,7 +173,7 @@ class Supervisor:
             names = ", ".join(f"{_name(process)} ({process.pid})" for process in alive)
             raise SupervisorError(f"The {self.name} cannot be ended: {names} does not react to SIGKILL.")
         if self._watch is not None:
-            await self._watch
+            await asyncio.wait({self._watch})  # not awaited itself: whoever cancels this stop must not cancel the watch
         return killed
 
     def kill(self) -> None:

@@ -31,7 +31,8 @@ def feel(view: View, cells: int, rows: int) -> list[Line]:
         body += _chart(view, inner, left)
     title = line(Span("what people feel", "title"), Span(f", last {fmt.span(shown.ttft_s.window_s)}", "label"))
     source = shown.ttft_s.src
-    right = line(Span("seen at the gateway", "label")) if source == "gateway" else ()
+    elsewhere = {"gateway": "seen at the gateway", "engine": "as the engine itself counts"}
+    right = line(Span(elsewhere[source], "label")) if source in elsewhere else ()
     return frame(title, body[:body_rows], cells, rows, right=right or _goodput(shown))
 
 

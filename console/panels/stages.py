@@ -260,7 +260,8 @@ def _gpu(snapshot: Snapshot, room: int) -> Column:
 
 def _tokens(snapshot: Snapshot, room: int) -> Column:
     feel = snapshot.feel
-    out = feel.tokens_per_s if feel.tokens_per_s.v is not None else snapshot.engine.generation_tokens_per_s
+    engine = snapshot.engine.generation_tokens_per_s
+    out = engine if engine.v is not None else feel.tokens_per_s
     tpot = feel.tpot_s
     name, value = ("p95", tpot.p95) if tpot.p95 is not None else ("p50", tpot.p50)
     label = f"TPOT {name} " if room >= 17 else "TPOT "
@@ -274,7 +275,7 @@ def _tokens(snapshot: Snapshot, room: int) -> Column:
         held,
         fmt.count(held.v),
         unit=unit,
-        note="replies that are finished and not yet read",
+        note="replies under way to readers slower than they come",
         style="warn" if held.v else "figure",
     )
     return _figures(out, fmt.count(out.v), "tok/s"), second, third

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -18,7 +19,7 @@ import psutil
 from server.config import Paths, StackSettings
 from server.engine.coldstart import ColdStartLog, Figures
 from server.engine.device import Machine, find_machine
-from server.engine.discover import Found, probe
+from server.engine.discover import Found, base_url, probe
 from server.engine.environment import EngineEnvironment, find_environment
 from server.engine.errors import EngineError, EngineMissingError
 from server.engine.launch import LaunchPlan, plan
@@ -36,6 +37,7 @@ READY_TIMEOUT_S = 1800.0
 POLL_S = 0.2
 STARTING_GRACE_S = 5.0
 CPU_NICE = 5
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 GPU_LENGTHS = (400, 150)
 CPU_LENGTHS = (40, 32)
 """Median prompt and reply, tokens. Chat traces have 760 and 151; a CPU gets what lets several people chat."""
@@ -75,6 +77,11 @@ class Lifecycle(Protocol):
         ...
 
     @property
+    def no_gpu(self) -> str:
+        """Why this machine's GPUs, if it has any, are not this engine's; empty when they may be."""
+        ...
+
+    @property
     def pids(self) -> dict[str, int]:
         """Processes of ours."""
         ...
@@ -105,7 +112,7 @@ class AttachedEngine:
     attached = True
 
     def __init__(self, url: str, changed: Changed) -> None:
-        self.url = url
+        self.url = base_url(url)
         self.phase: Phase = "starting"
         self._changed = changed
         self._found: Found | None = None
@@ -135,6 +142,10 @@ class AttachedEngine:
     @property
     def ignores_eos(self) -> bool:
         return False
+
+    @property
+    def no_gpu(self) -> str:
+        return "" if urlsplit(self.url).hostname in LOOPBACK else "the engine may be on another machine"
 
     @property
     def pids(self) -> dict[str, int]:
@@ -239,6 +250,12 @@ class OwnEngine:
         return self._model is not None and self._model.kind == "shape"
 
     @property
+    def no_gpu(self) -> str:
+        if self._machine is not None and not self._machine.gpus:
+            return self._machine.why
+        return "the engine runs on the CPU" if self._plan is not None and self._plan.device == "cpu" else ""
+
+    @property
     def pids(self) -> dict[str, int]:
         return {"engine": self._child.pid} if self._child.pid is not None else {}
 
@@ -295,7 +312,7 @@ class OwnEngine:
             await self._launch("process-cold")
         except EngineMissingError as error:
             self._to("no_engine", str(error))
-        except EngineError as error:
+        except (EngineError, OSError) as error:
             self.fail(str(error))
 
     async def restart(self) -> None:
@@ -307,10 +324,10 @@ class OwnEngine:
         self._began = time.monotonic()
         self._start_log = None
         self._to("stopping")
-        await self._child.stop()
         try:
+            await self._child.stop()
             await self._launch("process-cold")
-        except EngineError as error:
+        except (EngineError, OSError) as error:
             self.fail(str(error))
 
     async def stop(self) -> None:
@@ -349,6 +366,7 @@ class OwnEngine:
             ready = await self._child.wait_ready(answers, READY_TIMEOUT_S, POLL_S)
         if ready:
             await self._hear_out(follower, log)
+        if ready and self._child.pid is not None:
             self._ended = time.monotonic()
             self._remember()
             self._to("ready", f"engine ready after {self._ended - self._began:.0f} s ({kind})")

@@ -55,6 +55,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     policy: str = "fifo"
     in_flight_note: str = ""
     """What the gateway's max in-flight is worth, where it is a guess."""
+    no_gpu: str = ""
+    """Why this machine's GPUs are not the engine's; they are left out then."""
     events: list[Event] = []
     """Oldest first; the last 20 are kept."""
     read_only: str = ""
@@ -150,6 +152,7 @@ class Collector:
     def reset_engine(self) -> None:
         """Another engine process answers from here on: its windows begin anew."""
         self._engine.reset()
+        self._sources["engine"], self._sources["health"] = SourceLog(), SourceLog()
         self._healthy = None
         self._exact = ""
 
@@ -159,10 +162,11 @@ class Collector:
 
     def snapshot(self, facts: Facts, now: float, wall: float) -> Snapshot:
         """Everything at this moment. `now` is the collector's clock."""
-        load_runs = self._load.active(now)
+        load_runs = self._load.busy(now) or bool(self._by_client.judged(now)[2])
         self._join.expects_load = load_runs
         self._join.expects_times = self._exact == "otlp"
-        self._by_gateway.watch(now)
+        if (gateway_at := self._sources["gateway"].last_good) is not None:
+            self._by_gateway.watch(gateway_at)
         for parts in self._join.seal(now):
             if parts.load is None and parts.gateway is not None:
                 self._by_gateway.on_gateway(parts.gateway, now)
@@ -187,6 +191,9 @@ class Collector:
                 inside=max(inside, self._load.in_flight(now)),
                 running=engine.running.v or 0.0,
                 heartbeat_age_s=engine.heartbeat_age_s,
+                attached=engine.attached,
+                silent_s=min(self._silent_s("engine", now), self._silent_s("health", now)),
+                gateway_silent_s=self._silent_s("gateway", now),
                 bypassed=bypassed,
                 src="load" if load_runs else "gateway",
             ),
@@ -211,12 +218,17 @@ class Collector:
             feel=feel,
             breakdown=broken_down,
             little=(self._clients_inside if load_runs else self._gateway_inside).read(now),
-            gpus=self._gpus_now(engine, now),
-            gpu_note="not asked yet" if self._gpus is None else self._gpus.note,
+            gpus=self._gpus_now(engine, facts, now),
+            gpu_note=facts.no_gpu or ("not asked yet" if self._gpus is None else self._gpus.note),
             host=Host() if self._host is None else aged_readings(self._host[1], at=self._host[0], now=now),
             events=facts.events[-EVENTS:],
             sources=self._states(now),
         )
+
+    def _silent_s(self, source: str, now: float) -> float:
+        """Seconds since it last answered; 0 before it ever did: then the phase has the word."""
+        last = self._sources[source].last_good
+        return 0.0 if last is None or self._sources[source].ok else now - last
 
     def _queue(self, facts: Facts, now: float) -> Queue:
         queue = self._gateway.queue(facts.gateway_url, facts.policy, now)
@@ -225,8 +237,8 @@ class Collector:
         guess = msgspec.structs.replace(queue.max_in_flight, why=facts.in_flight_note)
         return msgspec.structs.replace(queue, max_in_flight=guess)
 
-    def _gpus_now(self, engine: Engine, now: float) -> list[Gpu]:
-        if self._gpus is None:
+    def _gpus_now(self, engine: Engine, facts: Facts, now: float) -> list[Gpu]:
+        if self._gpus is None or facts.no_gpu:
             return []
         gpus = [aged_readings(gpu, at=self._gpus.at, now=now) for gpu in self._gpus.gpus]
         if len(gpus) != 1:

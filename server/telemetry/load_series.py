@@ -31,7 +31,15 @@ class LoadSeries:
         self._gaps.add(record.at, (gap / 1000 for gap in record.gaps_ms))
 
     def active(self, now: float) -> bool:
+        """Does a worker report?"""
         return bool(self._workers(now))
+
+    def busy(self, now: float) -> bool:
+        """Does anybody send: people, slow readers, an open loop, or what is left of a burst?"""
+        return any(
+            record.people or record.slow_people or record.in_flight or record.mode == "open"
+            for record in self._workers(now)
+        )
 
     def last_at(self) -> float | None:
         return max((record.at for record in self._latest.values()), default=None)
@@ -40,12 +48,8 @@ class LoadSeries:
         return sum(record.in_flight for record in self._workers(now))
 
     def overdue(self, slo: Slo, now: float) -> int:
-        """Requests that wait for their first token and are past the limit by now."""
-        return sum(
-            overdue(waited_s + now - record.at, slo)
-            for record in self._workers(now)
-            for waited_s in record.waiting_ages_s
-        )
+        """Requests in flight whose first token came, or still comes, too late: misses already, however they end."""
+        return sum(overdue(so_far_s, slo) for record in self._workers(now) for so_far_s in record.ttft_so_far_s)
 
     def gaps(self, now: float) -> Quantiles:
         last = self.last_at()

@@ -13,6 +13,7 @@ WINDOW_S = 30.0
 NEEDS = 20
 HOLD_S = 10.0
 STALLED_S = 60.0
+SILENT_S = 5.0
 GOOD_SHARE = 0.95
 BENDING_SHARE = 0.80
 
@@ -36,6 +37,10 @@ class Evidence:
     running: float = 0.0
     """Requests in the engine's batch."""
     heartbeat_age_s: float | None = None
+    attached: bool = False
+    silent_s: float = 0.0
+    """Seconds since the engine last answered anything at all."""
+    gateway_silent_s: float = 0.0
     bypassed: bool = False
     """The engine works, and nothing of it passes our gateway: nobody tells us how its requests end."""
     src: Source = "load"
@@ -86,6 +91,11 @@ def _due(evidence: Evidence) -> tuple[VerdictWord, str]:
     if evidence.phase != "ready":
         phases = {"no_engine": "no engine is installed", "stopping": "the engine is stopping"}
         return "DOWN", evidence.error or phases.get(evidence.phase, "the engine is down")
+    if evidence.silent_s >= SILENT_S:
+        word: VerdictWord = "DOWN" if evidence.attached else "STALLED"
+        return word, f"the engine has answered neither /health nor /metrics for {evidence.silent_s:.0f} s"
+    if evidence.gateway_silent_s >= SILENT_S:
+        return "DOWN", f"the gateway has not answered for {evidence.gateway_silent_s:.0f} s"
     if evidence.running > 0 and (evidence.heartbeat_age_s or 0.0) >= STALLED_S:
         return "STALLED", f"{evidence.running:.0f} running, and no step for {evidence.heartbeat_age_s:.0f} s"
     if evidence.due == 0 and evidence.inside == 0 and evidence.running == 0:
@@ -111,7 +121,8 @@ def judge_gateway(record: GatewayRecord, slo: Slo) -> Judgement:
     A request that was wrong in itself is excluded; so is one whose client left, unless it left a wait that was overdue.
     """
     ttft_s, tpot_s = gateway_ttft_s(record), gateway_tpot_s(record)
-    if record.outcome == "rejected" and record.status in _CLIENTS_FAULT and record.status != _TOO_MANY:
+    wrong = record.outcome == "rejected" or record.reason == "upstream_refused"
+    if wrong and record.status in _CLIENTS_FAULT and record.status != _TOO_MANY:
         return "excluded"
     if record.outcome == "cancelled":
         waited_s = ttft_s if ttft_s is not None else record.done - record.accepted

@@ -20,13 +20,13 @@ from tests.e2e.conftest import Stack
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
-SEQS = 4
+SEQS = 8
 
 
 def test_up_brings_first_tokens(stack: Stack) -> None:
     stack.up(
         *("--model", "smollm2", "--max-num-seqs", str(SEQS), "--people", "3", "--think", "2"),
-        *("--prompt-tokens", "24", "--output-tokens", "16"),
+        *("--prompt-tokens", "24", "--output-tokens", "12"),
     )
     first = stack.until("tokens flow", lambda s: s.feel.ttft_s.n >= 3)
     assert first.engine.phase == "ready"
@@ -41,7 +41,7 @@ def test_up_brings_first_tokens(stack: Stack) -> None:
 
 def test_a_burst_waits_in_the_queue_and_fills_the_batch(stack: Stack) -> None:
     assert stack.verb("burst", "24").returncode == 0
-    stack.until("the queue waits", lambda s: (s.queue.depth.v or 0) >= 8)
+    stack.until("the queue waits", lambda s: (s.queue.depth.v or 0) >= 4)
     full = stack.until("the batch is full", lambda s: s.engine.running.v == SEQS)
     assert any(event.kind == "burst" for event in full.events)
     after = stack.until("the burst is through", lambda s: s.queue.depth.v == 0 and s.queue.in_flight.v == 0, 180)

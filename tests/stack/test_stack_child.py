@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from loadgen.records import SetPeople
-from server.child import JsonChild
+from server.child import DEATHS, JsonChild, KeptChild
+from tests.fakes.waiting import until
 
 ECHO = "import sys\nfor line in sys.stdin: print('got', line.strip(), flush=True)"
 STUBBORN = (
@@ -65,3 +66,58 @@ async def test_an_overlong_line_loses_only_itself(tmp_path: Path) -> None:
     await asyncio.wait_for(heard.first.wait(), 20)
     await noisy.stop(5)
     assert heard.lines[-1] == b"after\n"
+
+
+async def test_a_listener_that_fails_loses_neither_later_lines_nor_the_exit(tmp_path: Path) -> None:
+    heard = Heard()
+
+    def listen(line: bytes) -> None:
+        heard.line(line)
+        raise RuntimeError("not today")
+
+    echo = JsonChild(
+        "echo",
+        [sys.executable, "-c", "print(1, flush=True); print(2, flush=True)"],
+        log=tmp_path / "child.log",
+        on_line=listen,
+        on_exit=heard.codes.append,
+    )
+    await echo.start()
+    await until(lambda: heard.codes)
+    assert heard.lines == [b"1\n", b"2\n"]
+    await echo.stop(5)
+
+
+async def test_one_that_dies_is_started_again_with_new_arguments_until_it_is_enough(tmp_path: Path) -> None:
+    heard, ends = Heard(), []
+    starts = iter(range(10))
+    kept = KeptChild(
+        "frail",
+        lambda: [sys.executable, "-c", f"print({next(starts)}); raise SystemExit(7)"],
+        log=tmp_path / "child.log",
+        on_line=heard.line,
+        on_ended=ends.append,
+    )
+    await kept.start()
+    await until(lambda: len(ends) == DEATHS)
+    assert heard.lines == [b"0\n", b"1\n", b"2\n"]
+    assert "code 7: starting it again" in ends[0]
+    assert "left alone" in ends[-1]
+    assert not kept.send(SetPeople(1))
+    await kept.stop(5)
+
+
+async def test_one_that_was_told_to_go_stays_away(tmp_path: Path) -> None:
+    heard, ends = Heard(), []
+    kept = KeptChild(
+        "echo",
+        lambda: [sys.executable, "-c", ECHO],
+        log=tmp_path / "child.log",
+        on_line=heard.line,
+        on_ended=ends.append,
+    )
+    await kept.start()
+    assert kept.send(SetPeople(3))
+    await asyncio.wait_for(heard.first.wait(), 10)
+    await kept.stop(5)
+    assert (ends, kept.pid) == ([], None)

@@ -415,7 +415,7 @@ async def test_people_who_wait_past_the_limit_are_misses_already() -> None:
     async with collecting() as (collector, clock):
         for i in range(20):
             collector.on_load(request(i, clock.now - 3.0)[1])
-        collector.on_load(interval(clock.now, waiting_ages_s=[0.1] * 5 + [3.0] * 10))
+        collector.on_load(interval(clock.now, ttft_so_far_s=[0.1] * 5 + [3.0] * 10))
         found = collector.snapshot(FACTS, clock.now, 0.0)
     assert found.verdict.attainment.n == 30
     assert found.verdict.word == "BROKEN"

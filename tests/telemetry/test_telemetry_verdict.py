@@ -172,3 +172,32 @@ def test_work_that_passes_no_gateway_is_not_judged() -> None:
     found, _ = verdict(Evidence(now=1.0, phase="ready", running=3.0, bypassed=True), Held())
     assert found.word == "UNKNOWN"
     assert "do not pass our gateway" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("evidence", "word"),
+    [
+        (Evidence(now=1.0, phase="ready", attached=True, silent_s=6.0), "DOWN"),
+        (Evidence(now=1.0, phase="ready", silent_s=6.0, running=2.0), "STALLED"),
+        (Evidence(now=1.0, phase="ready", gateway_silent_s=9.0, good=30, due=30), "DOWN"),
+        (Evidence(now=1.0, phase="ready", silent_s=2.0, gateway_silent_s=2.0), "IDLE"),
+    ],
+)
+def test_what_does_not_answer_is_never_idle(evidence: Evidence, word: VerdictWord) -> None:
+    assert verdict(evidence, Held())[0].word == word
+
+
+def test_a_foreign_client_who_asks_for_nonsense_breaks_nothing() -> None:
+    wrong = GatewayRecord(
+        request_id="r",
+        trace_id="t",
+        route="/v1/chat/completions",
+        stream=True,
+        accepted=0.0,
+        done=0.1,
+        outcome="failed",
+        reason="upstream_refused",
+        status=404,
+    )
+    assert judge_gateway(wrong, CHAT) == "excluded"
+    assert judge_gateway(msgspec.structs.replace(wrong, status=429), CHAT) == "miss"
