@@ -2,7 +2,7 @@
 
     python bench/pictures.py screenshots/h100.sparkrec --out screenshots one-chat=ready+30 crowd='64 people'+75 ...
 
-A moment is NAME=EVENT+SECONDS: so long after the last event whose text contains EVENT. NAME@80x24 sets the size (160x48),
+A moment is NAME=EVENT+SECONDS: so long after the first event whose text contains EVENT. NAME@80x24 sets the size (160x48),
 NAME#3 presses a key first. Without moments it lists the recording's events.
 """
 
@@ -91,7 +91,7 @@ def main() -> int:
         matching = [event for event in known if found["event"] in event.text]
         if not matching:
             parser.error(f"no event of the recording contains {found['event']!r}")
-        until = matching[-1].at + float(found["after"])
+        until = matching[0].at + float(found["after"])
         upto = [snapshot for snapshot in recording if until - 300 <= snapshot.at <= until]
         size = (int(found["w"] or 160), int(found["h"] or 48))
         svg = options.out / f"{found['name']}.svg"

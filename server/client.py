@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 
@@ -77,8 +76,8 @@ class StackClient:
         except msgspec.DecodeError:
             raise StackError("What answers on the socket is not a stack; see `spark-serve logs stack`.") from None
 
-    def start(self, settings: StackSettings, *, waiting: Callable[[], None] | None = None) -> None:
-        """Start the daemon and return once it answers. Raises StackError with its own last words when it does not."""
+    def start(self, settings: StackSettings) -> None:
+        """Start the daemon and return once it has a snapshot to show. Raises StackError with its last words when it dies."""
         self.paths.make()
         log = self.paths.logs / "stack.log"
         argv = [sys.executable, "-m", "server", "--settings", msgspec.json.encode(settings).decode()]
@@ -92,18 +91,22 @@ class StackClient:
             os.close(descriptor)
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
-            if self.running():
+            if self._has_snapshot():
                 return
             if daemon.poll() is not None:
                 with log.open("rb") as file:
                     file.seek(size)
                     words = file.read().decode(errors="replace").strip().splitlines()
                 raise StackError(words[-1] if words else f"The stack ended at once with code {daemon.returncode}.")
-            if waiting is not None:
-                waiting()
             time.sleep(0.05)
         daemon.terminate()
         raise StackError(f"The stack did not answer within {START_TIMEOUT_S:.0f} s; see {log}.")
+
+    def _has_snapshot(self) -> bool:
+        try:
+            return self.running() and self._ask("GET", "/v1/snapshot")[0] == HTTPStatus.OK
+        except StackError:
+            return False
 
     def daemon(self) -> psutil.Process | None:
         """The running stack's own process, by its pid file."""
