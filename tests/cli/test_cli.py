@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from server import leftovers
+
 
 def spark(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -82,6 +84,9 @@ def fake_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["up", "--no-discover", "--engine-python", "/nope"], 1, "cannot be run"),
         (["up", "--attach", "http://127.0.0.1:1"], 1, "Nothing answers"),
         (["up", "--attach", "ftp://x"], 1, "not http"),
+        (["up", "--attach", "https://127.0.0.1:1"], 1, "https is not supported"),
+        (["up", "--no-discover", "--record", __file__], 1, "exists already"),
+        (["up", "--no-discover", "--record", "/nope/x.sparkrec"], 1, "no folder"),
         (["up", "--attach", "http://me:secret@127.0.0.1:1"], 1, "refused"),
         (["load", "--url", "http://127.0.0.1:1"], 1, "Nothing answers"),
         (["load", "--url", "nonsense"], 1, "not a URL"),
@@ -135,6 +140,21 @@ def test_a_web_page_is_no_engine(tmp_path: Path, web_page: int) -> None:
         assert done.returncode == 1
         assert "page" in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_crashed_stacks_processes_are_named_before_another_is_started(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as orphan:
+        run = tmp_path / "run"
+        run.mkdir()
+        leftovers.note(run / "stack.json", {"engine": orphan.pid})
+        refused = spark(tmp_path, "up", "--no-discover")
+        assert refused.returncode == 1
+        assert f"engine ({orphan.pid})" in refused.stderr
+        assert "spark-serve down" in refused.stderr
+        down = spark(tmp_path, "down")
+        assert down.returncode == 0
+        assert f"engine ({orphan.pid})" in down.stdout
+        assert orphan.wait(5) != 0
 
 
 def test_no_verb_shows_the_help(tmp_path: Path) -> None:

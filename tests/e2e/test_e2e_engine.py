@@ -40,15 +40,18 @@ def test_up_brings_first_tokens(stack: Stack) -> None:
 
 
 def test_a_burst_waits_in_the_queue_and_fills_the_batch(stack: Stack) -> None:
-    assert stack.verb("burst", "24").returncode == 0
+    assert stack.verb("burst", "64").returncode == 0
     stack.until("the queue waits", lambda s: (s.queue.depth.v or 0) >= 4)
-    full = stack.until("the batch is full", lambda s: s.engine.running.v == SEQS)
+    # A slot that was just left is on its way to the next request when the engine is asked: one may look free.
+    full = stack.until(
+        "the batch is full", lambda s: s.queue.in_flight.v == SEQS and (s.engine.running.v or 0) >= SEQS - 1
+    )
     assert any(event.kind == "burst" for event in full.events)
     after = stack.until("the burst is through", lambda s: s.queue.depth.v == 0 and s.queue.in_flight.v == 0, 180)
     waited = [r for r in stack.client.requests(200) if r.behaviour == "burst" and r.outcome == "ok"]
-    assert len(waited) == 24
+    assert len(waited) == 64
     assert max(r.stages["queue"] for r in waited) > 10 * max(0.001, min(r.stages["queue"] for r in waited))
-    assert after.people.outcomes.get("ok", 0) >= 24
+    assert after.people.outcomes.get("ok", 0) >= 64
 
 
 def test_stages_add_up_to_what_the_client_felt(stack: Stack) -> None:
