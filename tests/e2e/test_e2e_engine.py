@@ -66,7 +66,7 @@ def test_stages_add_up_to_what_the_client_felt(stack: Stack) -> None:
 
 
 def test_once_json_on_a_loaded_stack_holds_every_stage(stack: Stack) -> None:
-    assert stack.verb("people", "12").returncode == 0
+    assert stack.verb("people", "24").returncode == 0
     stack.until("enough for a p95, and some more", lambda s: s.feel.ttft_s.n >= 115, 240)
     once = stack.verb("console", "--once", "--json")
     frame = json.loads(once.stdout)
