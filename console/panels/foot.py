@@ -55,7 +55,7 @@ def ticker(snapshot: Snapshot, cells: int) -> Line:
         return fit(spans + line(Span("none yet", "faint")), cells)
     for event in reversed(snapshot.events):
         one = _event(event)
-        if width(spans) + width(one) > cells - 1:
+        if width(spans) + width(one) > cells - 1 and len(spans) > 1:
             break
         spans += one
     return fit(spans, cells)

@@ -251,9 +251,9 @@ class OwnEngine:
 
     @property
     def no_gpu(self) -> str:
-        if self._machine is not None and not self._machine.gpus:
-            return self._machine.why
-        return "the engine runs on the CPU" if self._plan is not None and self._plan.device == "cpu" else ""
+        on_cpu = self._plan is not None and self._plan.device == "cpu"
+        has_gpu = self._machine is not None and bool(self._machine.gpus)
+        return "the engine runs on the CPU" if on_cpu and has_gpu else ""
 
     @property
     def pids(self) -> dict[str, int]:

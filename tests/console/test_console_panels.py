@@ -23,6 +23,7 @@ from console.view import KeyHint, View
 from server.telemetry.snapshot import (
     ColdStart,
     Engine,
+    Event,
     Little,
     People,
     Snapshot,
@@ -247,6 +248,13 @@ def test_between_and_frame_keep_their_width() -> None:
     assert all(
         width(one) == 24 for one in frame(line("a title that is long"), [line("x" * 50)], 24, 4, right=line("r"))
     )
+
+
+def test_the_newest_event_is_shown_however_long_it_is() -> None:
+    long = Event(at=1.0, wall=0.0, kind="died", text="gateway ended " * 9, mark="x")
+    text = text_of(limit(view_of(msgspec.structs.replace(samples.IDLE, events=[long])), 80, 2))
+    assert "gateway ended" in text
+    assert all(len(row) == 80 for row in text.split("\n"))
 
 
 def test_only_sources_that_should_answer_are_in_trouble() -> None:
