@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: console test check setup e2e wheel clean
+.PHONY: console test check setup wheel clean
 console: $(VENV)/.ready
 	@$(BIN)/spark-serve engine install --if-missing
 	@$(BIN)/spark-serve console $(ARGS)

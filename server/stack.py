@@ -85,7 +85,6 @@ class Stack:
         self._told = commands.Limits()
         """What a person has set on the running stack."""
         self._recorder: Recorder | None = None
-        self._recording_since = 0.0
         self._seq = 0
         self._engine: Lifecycle
         self._restarting: asyncio.Task[None] | None = None
@@ -344,7 +343,7 @@ class Stack:
             seq=self._seq,
             uptime_s=time.monotonic() - self._began,
             read_only="" if self._driving else READ_ONLY,
-            recording_s=time.monotonic() - self._recording_since if self._recorder is not None else None,
+            recording_s=self._recorder.recorded_s if self._recorder is not None else None,
             engine=self._engine.facts(time.monotonic()),
             gateway_url=self._gateway_url if self._gateway_up.is_set() else "",
             no_gpu=self._engine.no_gpu,
@@ -475,7 +474,6 @@ class Stack:
 
     def _start_recording(self, path: Path) -> None:
         self._recorder = Recorder(path)
-        self._recording_since = time.monotonic()
 
     def _done(self, kind: str, text: str) -> Answer:
         self._event(kind, text, MARKS[kind])

@@ -54,8 +54,6 @@ NO_QUANTILES = Quantiles()
 Phase = Literal["no_engine", "preparing", "starting", "ready", "stopping", "down", "failed"]
 """no_engine: nothing installed; preparing: making the model's files; failed: gave up, see `error`."""
 
-StageMark = Literal["done", "running", "todo"]
-
 
 class StartStage(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     """One stage of a cold start."""
