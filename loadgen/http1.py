@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 import time
 from collections.abc import Iterable
@@ -17,6 +18,13 @@ import httptools
 
 Headers = list[tuple[bytes, bytes]]
 _AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
+
+
+def allow_many_sockets() -> None:
+    """A burst needs a descriptor a request; take as many as the system lets this user have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class ResponseHandler(Protocol):
@@ -37,6 +45,7 @@ class Http1Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
+        self._sock: socket.socket | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._handler: ResponseHandler | None = None
         self._headers: Headers = []
@@ -76,6 +85,7 @@ class Http1Connection(asyncio.Protocol):
         except BaseException:
             sock.close()
             raise
+        connection._sock = sock
         return connection
 
     @property
@@ -91,7 +101,8 @@ class Http1Connection(asyncio.Protocol):
         body: bytes,
         handler: ResponseHandler,
     ) -> float:
-        """Send one request (Content-Length is added) and return the stamp at which the kernel or the write buffer had it all.
+        """Send one request (Content-Length is added) and return the stamp at which the kernel had it all (or all it would
+        take, and a buffer the rest).
 
         Raises ConnectionError when the connection is closed or busy.
         """
@@ -108,8 +119,18 @@ class Http1Connection(asyncio.Protocol):
         head = [f"{method} {target} HTTP/1.1\r\n".encode("ascii")]
         head += [name + b": " + value + b"\r\n" for name, value in headers]
         head.append(b"content-length: %d\r\n\r\n" % len(body))
-        self._transport.write(b"".join(head) + body)
+        head.append(body)
+        self._send(self._transport, b"".join(head))
         return time.monotonic()
+
+    def _send(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Give it to the kernel now: uvloop's transport would hold it to the end of the loop's turn, after our stamp."""
+        taken = 0
+        if self._sock is not None and not transport.get_write_buffer_size():
+            with contextlib.suppress(OSError):  # the transport meets it again and ends the exchange
+                taken = self._sock.send(data)
+        if taken < len(data):
+            transport.write(data[taken:])
 
     def pause_reading(self) -> None:
         if self._transport is not None and not self.closed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import dataclass
 
 import msgspec
 
@@ -35,8 +36,9 @@ WORDS = tuple(_WORD_LIST.split())
 """Common English words; with their leading space nearly all are one token to a byte-pair tokenizer."""
 
 OPENING = "Tell me a long story that has these words in it:"
+FOLLOW_UP = "Go on, and this time use these words:"
 PREFIX_WORDS = 16
-"""Words that begin every prompt of one person and nobody else's: a prefix cache helps within a person, not across."""
+"""Words that begin every conversation of one person and nobody else's: a prefix cache helps within a person, not across."""
 TEMPLATE_TOKENS = 64
 """Room left in the context for the chat template and its system prompt."""
 TOKENS_A_WORD = 1.6
@@ -45,7 +47,8 @@ generated one that knows few words."""
 
 
 class Lengths(msgspec.Struct, frozen=True):
-    """A lognormal distribution of token counts, clipped to low..high. Its median is `median` where the clip spares it."""
+    """A lognormal distribution of token counts, clipped to low..high. Its median is `median` where the clip spares it;
+    a sigma of 0 makes all of one length."""
 
     median: int
     sigma: float
@@ -57,7 +60,14 @@ class Lengths(msgspec.Struct, frozen=True):
         """Clipped at an eighth and at eight times the median."""
         return cls(median=median, sigma=sigma, low=max(1, median // 8), high=median * 8)
 
+    @classmethod
+    def fitted(cls, median: int, sigma: float) -> Lengths:
+        """As a trace was fitted: clipped three sigmas out."""
+        out = math.exp(3 * sigma)
+        return cls(median=median, sigma=sigma, low=max(1, round(median / out)), high=round(median * out))
+
     def draw(self, rng: random.Random) -> int:
+        """One length in tokens."""
         return max(self.low, min(self.high, round(rng.lognormvariate(math.log(self.median), self.sigma))))
 
 
@@ -67,11 +77,32 @@ class Mix(msgspec.Struct, frozen=True):
     prompt: Lengths = Lengths.around(128, 0.6)
     output: Lengths = Lengths.around(64, 0.5)
     context: int = 2048
+    name: str = "even"
 
     @classmethod
     def of(cls, prompt_tokens: int, output_tokens: int, context: int) -> Mix:
         """The usual spread around two medians."""
         return cls(Lengths.around(prompt_tokens, 0.6), Lengths.around(output_tokens, 0.5), context)
+
+    @classmethod
+    def named(cls, name: str, context: int) -> Mix:
+        """One of the fits to published traces. Raises KeyError."""
+        prompt, output = TRACE_FITS[name]
+        return cls(prompt, output, context, name)
+
+    @property
+    def label(self) -> str:
+        """As a person reads it: `128/64 tokens`."""
+        name = "" if self.name == "even" else f"{self.name} "
+        return f"{name}{self.prompt.median}/{self.output.median} tokens"
+
+
+TRACE_FITS = {
+    "chat": (Lengths.fitted(760, 0.99), Lengths.fitted(151, 0.86)),
+    "code": (Lengths.fitted(1095, 1.36), Lengths.fitted(16, 0.85)),
+    "long": (Lengths.fitted(6227, 1.20), Lengths.fitted(208, 1.36)),
+}
+"""Lognormal fits of prompt and reply lengths, uncorrelated: chat and code of the Azure 2023 traces, long of Mooncake's."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -85,7 +116,9 @@ class Prompt(msgspec.Struct, frozen=True):
     messages: tuple[Message, ...]
     max_tokens: int
     words: int
-    """Words in it: roughly its tokens, without the template's."""
+    """Words in its newest message: roughly its tokens, without the template's."""
+    clipped: bool = False
+    """The context had no room for the lengths that were drawn."""
 
 
 class Sampling(msgspec.Struct, frozen=True):
@@ -94,21 +127,74 @@ class Sampling(msgspec.Struct, frozen=True):
     temperature: float | None = None
     ignore_eos: bool = False
     """Reply with max_tokens exactly. vLLM's own field: other servers may refuse it."""
+    cache_salt: str = ""
+    """vLLM's own field: requests with different salts share no prefix cache. Empty leaves it out."""
+
+
+@dataclass
+class Conversation:
+    """What one person and the model have said so far."""
+
+    prefix: str
+    """The words it begins with."""
+    messages: tuple[Message, ...] = ()
+    tokens: int = 0
+    """Tokens of it, from the server's usage (or by words where there is none)."""
+    turn: int = 1
+    """The turn that comes next."""
+
+    def answered(self, prompt: Prompt, reply: str, prompt_tokens: int | None, completion_tokens: int | None) -> None:
+        """The model has replied: the next turn carries all of it."""
+        self.messages = (*prompt.messages, Message("assistant", reply))
+        said = math.ceil(prompt.words * TOKENS_A_WORD)
+        self.tokens = (prompt_tokens or self.tokens + said) + (completion_tokens or prompt.max_tokens)
+        self.turn += 1
+
+    def anew(self) -> None:
+        """Another subject: nothing of the past is sent any more."""
+        self.messages, self.tokens, self.turn = (), 0, 1
 
 
 def person_prefix(rng: random.Random) -> str:
-    """The words every prompt of one person begins with."""
+    """The words every conversation of one person begins with."""
     return " ".join(rng.choices(WORDS, k=PREFIX_WORDS))
 
 
-def make_prompt(rng: random.Random, mix: Mix, prefix: str) -> Prompt:
-    """Draw one. The reply is clipped to half the context first, then the prompt to what is left."""
-    max_tokens = max(1, min(mix.output.draw(rng), mix.context // 2))
-    room = int((mix.context - max_tokens - TEMPLATE_TOKENS) / TOKENS_A_WORD)
-    words = max(1, min(mix.prompt.draw(rng), room))
-    opening = prefix.split() + OPENING.split()
+def last_turn(rng: random.Random, turns: float) -> bool:
+    """Whether a conversation of `turns` on average (geometric) ends here."""
+    return rng.random() * turns < 1
+
+
+def make_prompt(rng: random.Random, mix: Mix, talk: Conversation, *, factor: float = 1.0) -> Prompt:
+    """Draw the next turn; `factor` makes the prompt that many times longer.
+
+    The reply is clipped to half the context first, then the prompt to what is left. A conversation that leaves its next
+    turn less than half of what it wants is begun anew.
+    """
+    wanted_output = mix.output.draw(rng)
+    wanted_words = round(mix.prompt.draw(rng) * factor)
+    max_tokens = max(1, min(wanted_output, mix.context // 2))
+    room = _room(mix, max_tokens, talk)
+    if talk.messages and room < wanted_words / 2:
+        talk.anew()
+        room = _room(mix, max_tokens, talk)
+    words = max(1, min(wanted_words, room))
+    opening = FOLLOW_UP.split() if talk.messages else talk.prefix.split() + OPENING.split()
     text = opening[:words] + rng.choices(WORDS, k=max(0, words - len(opening)))
-    return Prompt(messages=(Message("user", " ".join(text)),), max_tokens=max_tokens, words=words)
+    message = Message("user", " ".join(text))
+    clipped = words < wanted_words or max_tokens < wanted_output
+    return Prompt((*talk.messages, message), max_tokens=max_tokens, words=words, clipped=clipped)
+
+
+def _room(mix: Mix, max_tokens: int, talk: Conversation) -> int:
+    """Words that still fit in the context."""
+    return int((mix.context - max_tokens - TEMPLATE_TOKENS - talk.tokens) / TOKENS_A_WORD)
+
+
+def prompt_of(rng: random.Random, prompt_tokens: int, output_tokens: int, context: int) -> Prompt:
+    """A prompt of the lengths that a trace asks for, clipped to the context."""
+    prompt, output = (Lengths(median=n, sigma=0.0, low=n, high=n) for n in (prompt_tokens, output_tokens))
+    return make_prompt(rng, Mix(prompt, output, context), Conversation(person_prefix(rng)))
 
 
 def chat_body(prompt: Prompt, model: str, sampling: Sampling) -> bytes:
@@ -124,4 +210,6 @@ def chat_body(prompt: Prompt, model: str, sampling: Sampling) -> bytes:
         body["temperature"] = sampling.temperature
     if sampling.ignore_eos:
         body["ignore_eos"] = True
+    if sampling.cache_salt:
+        body["cache_salt"] = sampling.cache_salt
     return msgspec.json.encode(body)

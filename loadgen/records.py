@@ -9,7 +9,21 @@ from typing import Literal
 
 import msgspec
 
-Behaviour = Literal["patient", "slow", "burst", "abandoner"]
+from loadgen.histogram import Histogram
+
+Behaviour = Literal["patient", "slow", "abandoner", "retrier", "long", "burst", "flash"]
+"""How somebody behaves:
+
+- `patient`: waits for ever and reads as it comes
+- `slow`: reads slower than the stream comes
+- `abandoner`: leaves when the first token, or the next one, takes too long
+- `retrier`: asks again after a refusal, a failure or too long a wait
+- `long`: writes prompts several times as long
+- `burst`: a one-off request beside everybody else; `flash`: somebody of a flash crowd, who comes, asks and goes
+"""
+
+RESIDENTS: tuple[Behaviour, ...] = ("patient", "slow", "abandoner", "retrier", "long")
+"""Those of whom a number can be kept."""
 
 Outcome = Literal["ok", "rejected", "error", "abandoned"]
 """How a request ended, exactly one of:
@@ -17,7 +31,7 @@ Outcome = Literal["ok", "rejected", "error", "abandoned"]
 - `ok`: a finish_reason was seen and no error event (`[DONE]` alone is not success)
 - `rejected`: 429 or 503 before any token
 - `error`: any other status, a connection failure, an error event, or a stream that was cut
-- `abandoned`: this client left before the end, on purpose or because the run was stopped
+- `abandoned`: this client left before the end: out of patience, or because the run was stopped
 """
 
 OUTCOMES: tuple[Outcome, ...] = ("ok", "rejected", "error", "abandoned")
@@ -31,6 +45,11 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     behaviour: Behaviour
     scheduled: float
     """When the person meant to send it. Every latency counts from here (no coordinated omission)."""
+    intended: float | None = None
+    """When the person first meant to ask, for an attempt after the first; None for a first attempt."""
+    attempt: int = 1
+    turn: int = 1
+    """Of its conversation."""
     sent: float | None = None
     """The last byte of the request was handed to the kernel."""
     first_byte: float | None = None
@@ -47,7 +66,22 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     prompt_tokens: int | None = None
     """From the server's usage, never counted from chunks (one chunk can carry many tokens)."""
     completion_tokens: int | None = None
+    max_tokens: int | None = None
+    """What was asked for at most."""
     chunks: int = 0
+    clipped: bool = False
+    """The context had no room for the lengths that were drawn."""
+    fluidity: float | None = None
+    """Share of token deadlines met, 0..1: see `loadgen.slo.fluidity`."""
+    longest_gap_s: float | None = None
+    """Between two token events."""
+    retry_after_s: float | None = None
+    """What the server asked for in a refusal."""
+
+    @property
+    def wasted_tokens(self) -> int:
+        """Tokens that had reached somebody who then left, counted in chunks: at least so many were made for nobody."""
+        return 0 if self.outcome != "abandoned" else (self.completion_tokens or self.chunks)
 
     @property
     def ttft_s(self) -> float | None:
@@ -68,6 +102,11 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         """End to end in seconds, from the scheduled start to the last byte read."""
         return self.done - self.scheduled
 
+    @property
+    def waited_since(self) -> float:
+        """The moment from which the person has been waiting, whatever the number of attempts."""
+        return self.scheduled if self.intended is None else self.intended
+
 
 class IntervalRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="interval"):
     """The state of one worker, a few times a second. Totals count since the worker started."""
@@ -76,63 +115,51 @@ class IntervalRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     at: float
     """Monotonic seconds."""
     mode: Literal["closed", "open"]
-    people: int
-    """People there are (closed loop) besides bursts; 0 in open loop."""
-    thinking: int
+    crowds: dict[Behaviour, int] = {}
+    """People there are, by behaviour, besides bursts and flash crowds; empty in open loop."""
+    flash: int = 0
+    """People of a flash crowd who are still there."""
+    thinking: int = 0
     """People between two requests."""
-    slow_people: int
-    """People who read slower than the stream comes."""
     rate_asked: float | None = None
-    """Open loop: requests per second that were asked for."""
+    """Open loop: requests per second asked of all workers together; None where there is no such rate (a trace)."""
+    due_total: int = 0
+    """Open loop: requests of this worker that the schedule had called for by now."""
     in_flight: int
-    ttft_so_far_s: list[float] = []
-    """For each request in flight: seconds from its scheduled start to its first token, or to now while it waits."""
+    waiting: list[tuple[float, float | None]] = []
+    """For each request in flight: the stamp since which its person waits, and that of its first token."""
+    tokens_in_flight: int = 0
+    """Token events that the requests in flight have had so far."""
     held: int = 0
     """Connections of slow readers with a reply still being read."""
     scheduled_total: int
     """Requests begun; equals in_flight plus the sum of `outcomes`."""
+    retries_total: int = 0
+    """Those of them that were not first attempts."""
+    left_total: int = 0
+    """Requests abandoned because somebody had enough."""
+    wasted_tokens_total: int = 0
+    """Tokens that had reached people who then left, in chunks."""
+    clipped_total: int = 0
+    """Requests for whose lengths the context had no room."""
     outcomes: dict[Outcome, int]
-    gaps_ms: list[float] = []
-    """Raw gaps between token events read in this interval, slow readers left out, milliseconds."""
+    gaps: Histogram = msgspec.field(default_factory=Histogram)
+    """Raw gaps between token events read in this interval, slow readers left out."""
     loop_lag_ms: float = 0.0
     """Largest delay of the worker's own clock tick in this interval, milliseconds."""
     cpu_share: float | None = None
     """CPU seconds a wall second of this worker, 0..1 (it has one thread)."""
     send_lag_ms: float | None = None
-    """Largest (sent - scheduled) of the interval, milliseconds."""
+    """Largest (sent - scheduled) of the interval, milliseconds; connecting is in it."""
+    start_lag_ms: float | None = None
+    """Largest (begun - scheduled) of the interval, milliseconds: our own delay alone."""
+    trouble: str = ""
+    """Why the schedule could not be carried out (a trace that cannot be read)."""
+
+    @property
+    def people(self) -> int:
+        """Everybody who is there to stay."""
+        return sum(self.crowds.values())
 
 
 LoadRecord = RequestRecord | IntervalRecord
-
-
-class SetPeople(msgspec.Struct, frozen=True, tag_field="op", tag="people"):
-    """Closed loop: have this many people (others finish what they do and leave)."""
-
-    count: int
-
-
-class SetSlow(msgspec.Struct, frozen=True, tag_field="op", tag="slow"):
-    """Have this many slow readers besides the patient people."""
-
-    count: int
-
-
-class SetRate(msgspec.Struct, frozen=True, tag_field="op", tag="rate"):
-    """Open loop at this many requests per second (Poisson); None goes back to people."""
-
-    per_second: float | None
-
-
-class Burst(msgspec.Struct, frozen=True, tag_field="op", tag="burst"):
-    """Send this many requests at once, besides everything else."""
-
-    count: int
-
-
-class Stop(msgspec.Struct, frozen=True, tag_field="op", tag="stop"):
-    """Begin nothing new, wait up to `grace_s`, abandon the rest, exit."""
-
-    grace_s: float = 0.0
-
-
-LoadCommand = SetPeople | SetSlow | SetRate | Burst | Stop

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from array import array
 from dataclasses import dataclass, field
 
 import msgspec
 
-from loadgen.behaviours import AT_ONCE, Pace, Reading
+from loadgen.behaviours import AT_ONCE, ENDLESS, Pace, Patience, Reading
+from loadgen.histogram import Histogram
 from loadgen.http1 import Headers, Http1Connection
 from loadgen.records import Behaviour, Outcome, RequestRecord
+from loadgen.slo import CHAT, Slo, fluidity
 from loadgen.sse import Events, Usage, error_text, understand
 from loadgen.target import Target, connect_failure
 
@@ -39,20 +42,36 @@ class Call(msgspec.Struct, frozen=True):
     """Monotonic seconds at which the person meant to send it."""
     body: bytes
     reading: Reading = AT_ONCE
+    patience: Patience = ENDLESS
     path: str = CHAT_PATH
+    intended: float | None = None
+    """As in the record: for an attempt after the first."""
+    attempt: int = 1
+    turn: int = 1
+    max_tokens: int | None = None
+    clipped: bool = False
+    keeps_text: bool = False
+    """Somebody will need the reply's text: the next turn carries it."""
+
+    @property
+    def waited_since(self) -> float:
+        return self.scheduled if self.intended is None else self.intended
 
 
 @dataclass
 class Meter:
     """What one worker sees besides whole requests, collected until its next interval record."""
 
-    gaps_ms: list[float] = field(default_factory=list)
-    """Between consecutive token events of people who read as it comes. Events that came in one read are 0 ms apart: so
+    slo: Slo = CHAT
+    """Whose token deadlines fluidity counts."""
+    gaps: Histogram = field(default_factory=Histogram)
+    """Between consecutive token events of people who read as it comes. Events that came in one read are 0 apart: so
     they reached the person."""
     send_lag_ms: float | None = None
+    start_lag_ms: float | None = None
 
-    def gap(self, seconds: float) -> None:
-        self.gaps_ms.append(round(seconds * 1e3, 3))
+    def begun(self, lag_s: float) -> None:
+        self.start_lag_ms = max(self.start_lag_ms or 0.0, lag_s * 1e3)
 
     def sent(self, lag_s: float) -> None:
         self.send_lag_ms = max(self.send_lag_ms or 0.0, lag_s * 1e3)
@@ -67,33 +86,46 @@ class StreamedRequest:
     def __init__(self, target: Target, call: Call, limits: Limits, meter: Meter) -> None:
         self.call = call
         self.first_byte: float | None = None
-        self.first_token: float | None = None
+        self.token_at: array[float] = array("d")
+        """Stamps of the token events, monotonic seconds."""
         self._target = target
         self._limits = limits
         self._meter = meter
-        self._pace = None if call.reading.bytes_per_s is None else Pace(call.reading.bytes_per_s)
+        self._pace = None if call.reading.bytes_per_s is None else Pace(call.reading)
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[RequestRecord] = self._loop.create_future()
         self._timers: list[asyncio.TimerHandle] = []
         self._opening: asyncio.Task[Http1Connection] | None = None
         self._connection: Http1Connection | None = None
         self._resume: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
         self._events = Events()
         self._is_stream = False
         self._error_body = b""
+        self._text: list[str] = []
         self._sent: float | None = None
-        self._last_token: float | None = None
         self._status: int | None = None
         self._finish_reason: str | None = None
         self._said_done = False
         self._usage: Usage | None = None
-        self._chunks = 0
+        self._retry_after_s: float | None = None
+
+    @property
+    def first_token(self) -> float | None:
+        return self.token_at[0] if self.token_at else None
+
+    @property
+    def reply(self) -> str:
+        """The text so far, if the call keeps it."""
+        return "".join(self._text)
 
     async def run(self) -> RequestRecord:
         try:
             if not self._over.done():
+                self._meter.begun(time.monotonic() - self.call.scheduled)
                 self._time_limit(self._limits.total_s, "not finished")
                 self._time_limit(self._limits.first_byte_s, "no first byte", until_first_byte=True)
+                self._be_patient()
                 await self._send()
             return await self._over
         finally:
@@ -146,11 +178,35 @@ class StreamedRequest:
 
         self._timers.append(self._loop.call_later(seconds, passed))
 
+    def _be_patient(self) -> None:
+        """Leave when the first token, or the next one, takes longer than this person waits."""
+        patience = self.call.patience
+        if patience.ttft_s is not None:
+
+            def no_token() -> None:
+                if not self.token_at:
+                    self.abandon(f"out of patience: no token in {_about(patience.ttft_s)}")
+
+            left_s = self.call.scheduled + patience.ttft_s - time.monotonic()
+            self._timers.append(self._loop.call_later(max(0.0, left_s), no_token))
+        if patience.stall_s is not None:
+            self._watch_stall(patience.stall_s)
+
+    def _watch_stall(self, stall_s: float) -> None:
+        """One timer that finds out when the latest token has become too old, rather than one a token."""
+        left_s = self.token_at[-1] + stall_s - time.monotonic() if self.token_at else stall_s
+        if left_s <= 0:
+            self.abandon(f"out of patience: no further token in {_about(stall_s)}")
+        elif not self._over.done():
+            self._stall = self._loop.call_later(left_s, self._watch_stall, stall_s)
+
     def _settle(self, outcome: Outcome, reason: str, at: float) -> None:
         """The first settlement counts; it ends the exchange whatever its state."""
         if self._over.done():
             return
         usage = self._usage or Usage()
+        stamps = self.token_at
+        tokens = usage.completion_tokens or len(stamps)
         self._over.set_result(
             RequestRecord(
                 request_id=self.call.request_id,
@@ -160,7 +216,7 @@ class StreamedRequest:
                 sent=self._sent,
                 first_byte=self.first_byte,
                 first_token=self.first_token,
-                last_token=self._last_token,
+                last_token=stamps[-1] if stamps else None,
                 done=at,
                 outcome=outcome,
                 status=self._status,
@@ -168,12 +224,22 @@ class StreamedRequest:
                 finish_reason=self._finish_reason,
                 prompt_tokens=usage.prompt_tokens,
                 completion_tokens=usage.completion_tokens,
-                chunks=self._chunks,
+                intended=self.call.intended,
+                attempt=self.call.attempt,
+                turn=self.call.turn,
+                max_tokens=self.call.max_tokens,
+                chunks=len(stamps),
+                clipped=self.call.clipped,
+                fluidity=fluidity(self.call.waited_since, stamps, tokens, self._meter.slo),
+                longest_gap_s=max(map(float.__sub__, stamps[1:], stamps), default=None),
+                retry_after_s=self._retry_after_s,
             )
         )
         self._leave()
 
     def _leave(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
         if self._resume is not None:
             self._resume.cancel()
         if self._opening is not None:
@@ -186,7 +252,9 @@ class StreamedRequest:
     def headers(self, status: int, headers: Headers, at: float) -> None:
         self._status = status
         self.first_byte = at
-        content_type = dict(headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
+        named = dict(headers)
+        self._retry_after_s = _seconds(named.get(b"retry-after", b""))
+        content_type = named.get(b"content-type", b"").partition(b";")[0].strip().lower()
         self._is_stream = status == 200 and content_type == b"text/event-stream"
         if status == 200 and not self._is_stream:
             name = content_type.decode("latin-1") or "no content type"
@@ -202,7 +270,7 @@ class StreamedRequest:
             self._read_event(event, at)
             if self._over.done():
                 return
-        if self._pace is not None and self.first_token is not None:
+        if self._pace is not None and self.token_at:
             self._rest_until(self._pace.took(len(data), at))
 
     def end(self, at: float) -> None:
@@ -239,21 +307,20 @@ class StreamedRequest:
         if said.error is not None:
             self._settle("error", f"error event: {said.error}", at)
             return
-        self._chunks += 1
         if said.usage is not None:
             self._usage = said.usage
         if said.finish_reason is not None:
             self._finish_reason = said.finish_reason
         if said.token:
             self._token(at)
+            if self.call.keeps_text:
+                self._text.append(said.text)
 
     def _token(self, at: float) -> None:
-        if self.first_token is None:
-            self.first_token = at
-        elif self._pace is None:
-            assert self._last_token is not None
-            self._meter.gap(at - self._last_token)
-        self._last_token = at
+        stamps = self.token_at
+        if stamps and self._pace is None:
+            self._meter.gaps.add(at - stamps[-1])
+        stamps.append(at)
 
     def _rest_until(self, due: float) -> None:
         """Stop reading until `due`. It starts with the first token: a slow reader's TTFT is the server's, not his."""
@@ -262,3 +329,13 @@ class StreamedRequest:
         if self._resume is not None:
             self._resume.cancel()
         self._resume = self._loop.call_later(max(0.0, due - time.monotonic()), self._connection.resume_reading)
+
+
+def _about(seconds: float | None) -> str:
+    """Seconds in one digit, so that equal reasons count together."""
+    return f"about {seconds:.0f} s" if seconds is not None and seconds >= 1 else "under 1 s"
+
+
+def _seconds(value: bytes) -> float | None:
+    """A Retry-After in seconds (the other form, a date, is left alone)."""
+    return float(value) if value.isdigit() and len(value) < 9 else None

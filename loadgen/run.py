@@ -1,4 +1,4 @@
-"""A whole run in one process against any OpenAI-compatible server."""
+"""A whole run against any OpenAI-compatible server, in this process or in several workers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from typing import BinaryIO
 
 import msgspec
 
-from loadgen.prompts import Mix, Sampling
-from loadgen.records import Burst, IntervalRecord, LoadRecord, RequestRecord, Stop
+from loadgen import crew
+from loadgen.arrivals import Arrivals, Constant, Gamma, OnOff, check, rate_at
+from loadgen.commands import Burst, Flash, SetArrivals, Stop
+from loadgen.counters import fetch_counters
+from loadgen.profile import Profile, profile_error
+from loadgen.records import Behaviour, IntervalRecord, LoadRecord, RequestRecord
 from loadgen.request import Limits
-from loadgen.runner import Runner, WorkerSettings
+from loadgen.runner import WorkerSettings
+from loadgen.selfcheck import shortfall
 from loadgen.slo import CHAT, Slo
 from loadgen.summary import Summary, summarise
 from loadgen.target import LoadError, Target, ask_models
@@ -24,29 +29,32 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What to do to whom."""
 
     url: str
-    people: int = 4
-    slow: int = 0
-    rate: float | None = None
-    """Requests per second, Poisson; None: people who think."""
+    crowds: dict[Behaviour, int] = {}
+    """Closed loop: people by behaviour."""
+    arrivals: Arrivals | None = None
+    """Open loop instead."""
+    weights: dict[Behaviour, float] = {}
+    """Open loop: who the strangers are."""
     burst: int = 0
     """Requests at once at the very start."""
+    flash: Flash | None = None
+    """A flash crowd at the very start."""
+    profile: Profile = Profile()
     duration_s: float = 30.0
     """Seconds in which requests begin."""
     grace_s: float = 10.0
     """Seconds for what is in flight after that; the rest is abandoned as stopped."""
-    think_s: float = 8.0
-    seed: int = 1
     model: str | None = None
     """None: the first that `/v1/models` lists."""
-    prompt_tokens: int = 128
-    output_tokens: int = 64
-    context: int = 2048
-    sampling: Sampling = Sampling()
     limits: Limits = Limits()
     slo: Slo = CHAT
     api_key: str | None = None
     out: str | None = None
     """A file that gets every record as a JSON line."""
+    workers: int = 1
+    """Processes, one event loop each; 1 stays in this one."""
+    metrics_url: str | None = None
+    """Where the engine's own counters are; None: the server itself."""
 
 
 async def run_load(
@@ -63,6 +71,7 @@ async def run_load(
     _check(options)
     target = Target.parse(options.url, options.api_key)
     model = await _model(target, options.model)
+    engine = target if options.metrics_url is None else Target.parse(options.metrics_url)
     records: list[RequestRecord] = []
     intervals: list[IntervalRecord] = []
     encoder = msgspec.json.Encoder()
@@ -79,30 +88,69 @@ async def run_load(
             if on_interval is not None:
                 on_interval(record)
 
+        before = await fetch_counters(engine)
+        began = time.monotonic()
+        lead_s = crew.START_S if options.workers > 1 else 0.0
+        origin = began + lead_s
         settings = WorkerSettings(
             model=model,
-            seed=options.seed,
-            people=options.people,
-            slow=options.slow,
-            rate=options.rate,
-            think_s=options.think_s,
-            mix=Mix.of(options.prompt_tokens, options.output_tokens, options.context),
-            sampling=options.sampling,
+            workers=options.workers,
+            crowds={} if options.arrivals is not None else options.crowds,
+            arrivals=None
+            if options.arrivals is None
+            else SetArrivals(options.arrivals, origin=origin, weights=options.weights),
+            profile=options.profile,
             limits=options.limits,
+            slo=options.slo,
         )
-        runner = Runner(target, settings, emit)
-        began = time.monotonic()
+        workers = crew.crew(target, settings, emit)
         if options.burst:
-            runner.apply(Burst(options.burst))
-        stopping = asyncio.create_task(_stop_in_time(runner, options, stop or asyncio.Event()))
+            workers.apply(Burst(options.burst))
+        if options.flash is not None:
+            workers.apply(options.flash)
+        ended = asyncio.get_running_loop().create_future()
+        stopping = asyncio.create_task(_stop_in_time(workers, options, stop or asyncio.Event(), lead_s, ended))
         try:
-            await runner.run()
+            await workers.run()
         finally:
             stopping.cancel()
         elapsed_s = time.monotonic() - began
+        after = await fetch_counters(engine)
     last_end = max((record.done for record in records if record.behaviour != "slow"), default=began)
     duration_s = max(min(options.duration_s, elapsed_s), last_end - began)
-    return summarise(records, intervals, options.slo, duration_s, url=target.url, model=model)
+    gain = after.since(before) if after is not None and before is not None and not after.running else None
+    scheduled_s = min(options.duration_s, (ended.result() if ended.done() else began) - origin)
+    asked, begun, trouble = _arrivals_account(options.arrivals, scheduled_s, intervals)
+    return summarise(
+        records,
+        intervals,
+        options.slo,
+        duration_s,
+        url=target.url,
+        model=model,
+        gain=gain,
+        rate_asked_per_s=asked,
+        rate_begun_per_s=begun,
+        trouble=trouble,
+    )
+
+
+def _arrivals_account(
+    process: Arrivals | None, seconds: float, intervals: list[IntervalRecord]
+) -> tuple[float | None, float | None, str]:
+    """Requests per second asked for and begun in the first `seconds` of an open loop, and whether too few were."""
+    if process is None or seconds <= 0:
+        return None, None, ""
+    begun = sum({interval.worker: interval.due_total for interval in intervals}.values())
+    marks = [rate_at(process, seconds * (step + 0.5) / 100) for step in range(100)]
+    rates = [rate for rate in marks if rate is not None]
+    if not rates:
+        return None, begun / seconds, ""
+    asked = sum(rates) / len(rates)
+    shape = 1e9 if isinstance(process, Constant) else getattr(process, "shape", 1.0)
+    if isinstance(process, OnOff):
+        return asked, begun / seconds, ""  # its own variance is far beyond a renewal process's
+    return asked, begun / seconds, shortfall(asked, seconds, begun, shape)
 
 
 def _open_out(path: str) -> BinaryIO:
@@ -112,14 +160,19 @@ def _open_out(path: str) -> BinaryIO:
         raise LoadError(f"Cannot write {path}: {error.strerror}.") from None
 
 
-async def _stop_in_time(runner: Runner, options: LoadOptions, stop: asyncio.Event) -> None:
+async def _stop_in_time(
+    workers: crew.Crew, options: LoadOptions, stop: asyncio.Event, lead_s: float, ended: asyncio.Future[float]
+) -> None:
+    """`ended` becomes the stamp after which nothing began."""
     try:
-        async with asyncio.timeout(options.duration_s):
+        async with asyncio.timeout(options.duration_s + lead_s):
             await stop.wait()
+        ended.set_result(time.monotonic())
     except TimeoutError:
-        runner.apply(Stop(options.grace_s))
+        ended.set_result(time.monotonic())
+        workers.apply(Stop(options.grace_s))
         await stop.wait()
-    runner.apply(Stop())
+    workers.apply(Stop())
 
 
 async def _model(target: Target, asked: str | None) -> str:
@@ -132,15 +185,20 @@ async def _model(target: Target, asked: str | None) -> str:
 
 
 def _check(options: LoadOptions) -> None:
-    if min(options.people, options.slow, options.burst) < 0:
+    if any(count < 0 for count in (*options.crowds.values(), options.burst)):
         raise LoadError("There cannot be fewer than 0 people.")
-    if options.rate is not None and not 0 < options.rate < 1e6:
-        raise LoadError(f"A rate of {options.rate:g} requests per second cannot be sent; give one above 0.")
+    if options.arrivals is not None and (wrong := check(options.arrivals)):
+        raise LoadError(wrong)
+    if isinstance(options.arrivals, Constant | Gamma) and not options.arrivals.per_s > 0:
+        raise LoadError("A rate of 0 requests per second cannot be sent; give one above 0.")
     if not 0 < options.duration_s < 1e7:
         raise LoadError(f"A run of {options.duration_s:g} s cannot be made; give a duration above 0.")
-    if not (0 <= options.think_s < 1e7 and 0 <= options.grace_s < 1e7):
-        raise LoadError("Think time and grace are seconds, and not negative.")
-    if min(options.prompt_tokens, options.output_tokens, options.context) < 1:
-        raise LoadError("Prompts, replies and the context are at least one token long.")
-    if options.rate is None and not options.people + options.slow + options.burst:
-        raise LoadError("There is nobody to send anything; give people, slow readers, a rate or a burst.")
+    if not 0 <= options.grace_s < 1e7:
+        raise LoadError("Grace is in seconds, and not negative.")
+    if not 1 <= options.workers <= 64:
+        raise LoadError("There are 1 to 64 workers.")
+    if wrong := profile_error(options.profile):
+        raise LoadError(wrong)
+    nobody = not sum(options.crowds.values()) + options.burst and options.flash is None
+    if options.arrivals is None and nobody:
+        raise LoadError("There is nobody to send anything; give people, a rate or a burst.")

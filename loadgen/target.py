@@ -141,6 +141,18 @@ async def ask_models(target: Target, timeout_s: float = 10.0) -> list[str]:
     return [model.id for model in models.data]
 
 
+async def get_text(target: Target, path: str, timeout_s: float = 5.0) -> str:
+    """One page as text. Raises LoadError when there is none."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            answer = await _get(target, path, timeout_s)
+    except (TimeoutError, OSError):
+        raise LoadError(f"{target.url}{path} does not answer.") from None
+    if answer.over.result() or answer.status != 200:
+        raise LoadError(f"{target.url}{path} answered HTTP {answer.status}.")
+    return bytes(answer.data).decode("utf-8", "replace")
+
+
 async def _get(target: Target, path: str, timeout_s: float) -> _Answer:
     connection = await Http1Connection.open(target.host, target.port, timeout=timeout_s)
     try:

@@ -1,8 +1,8 @@
-"""A worker process: `python -m loadgen.worker --url http://127.0.0.1:8101 --model NAME`.
+"""A worker process: `python -m loadgen.worker --url http://127.0.0.1:8101 --settings JSON`.
 
-Commands come as JSON lines on stdin, records leave as JSON lines on stdout (both `loadgen.records`), remarks for a
-person on stderr. It ends after a `Stop`, at the end of stdin (whoever started it is gone) and on SIGTERM; in the last
-two cases what is in flight is abandoned at once.
+Commands come as JSON lines on stdin (`loadgen.commands`), records leave as JSON lines on stdout (`loadgen.records`),
+remarks for a person on stderr. It ends after a `Stop`, at the end of stdin (whoever started it is gone) and on SIGTERM;
+in the last two cases what is in flight is abandoned at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import resource
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -19,13 +19,16 @@ from functools import partial
 import msgspec
 import uvloop
 
-from loadgen.behaviours import SLOWLY, Reading
+from loadgen.arrivals import check
+from loadgen.commands import LoadCommand, Stop
+from loadgen.http1 import allow_many_sockets
 from loadgen.lines import LineWriter, follow_lines
-from loadgen.prompts import Mix, Sampling
-from loadgen.records import LoadCommand, Stop
+from loadgen.profile import profile_error
 from loadgen.runner import Runner, WorkerSettings
 from loadgen.target import LoadError, Target
 
+API_KEY = "SPARK_SERVE_API_KEY"
+"""The environment variable with the server's API key, which a command line would show to everybody."""
 FLUSH_S = 5.0
 """At the end, the longest wait for a reader that is slow."""
 
@@ -36,44 +39,26 @@ def parse(argv: list[str]) -> tuple[Target, WorkerSettings]:
     """Read the command line. Raises SystemExit(2) with one sentence on stderr when it cannot work."""
     parser = argparse.ArgumentParser(prog="loadgen.worker", description="One load worker; commands on stdin.")
     parser.add_argument("--url", required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--worker", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--people", type=int, default=0)
-    parser.add_argument("--slow", type=int, default=0)
-    parser.add_argument("--rate", type=float, default=None, help="requests per second, open loop")
-    parser.add_argument("--think", type=float, default=8.0, help="mean think time in seconds")
-    parser.add_argument("--prompt-tokens", type=int, default=128, help="median")
-    parser.add_argument("--output-tokens", type=int, default=64, help="median")
-    parser.add_argument("--context", type=int, default=2048, help="tokens that prompt and reply must fit in")
-    parser.add_argument("--slow-bytes-per-s", type=float, default=SLOWLY.bytes_per_s, help="how fast slow readers read")
-    parser.add_argument("--temperature", type=float, default=None)
-    parser.add_argument("--ignore-eos", action="store_true", help="full-length replies (vLLM only)")
+    parser.add_argument("--settings", required=True, help="WorkerSettings as JSON")
     options = parser.parse_args(argv)
-    if not all(0 <= number < 1e7 for number in (options.think, options.rate or 0.0)):
-        parser.error("--think and --rate are numbers, and not negative.")
-    if min(options.people, options.slow) < 0:
-        parser.error("--people and --slow cannot be negative.")
-    if not 0 < options.slow_bytes_per_s < 1e12:
-        parser.error("--slow-bytes-per-s is a number above 0.")
-    if min(options.prompt_tokens, options.output_tokens, options.context) < 1:
-        parser.error("--prompt-tokens, --output-tokens and --context are at least 1.")
     try:
-        target = Target.parse(options.url)
-    except LoadError as error:
+        target = Target.parse(options.url, os.environ.get(API_KEY))
+        settings = msgspec.json.decode(options.settings, type=WorkerSettings)
+    except (LoadError, msgspec.DecodeError) as error:
         parser.error(str(error))
-    return target, WorkerSettings(
-        model=options.model,
-        worker=options.worker,
-        seed=options.seed,
-        people=options.people,
-        slow=options.slow,
-        rate=options.rate,
-        think_s=options.think,
-        mix=Mix.of(options.prompt_tokens, options.output_tokens, options.context),
-        slowly=Reading(rcvbuf_bytes=SLOWLY.rcvbuf_bytes, bytes_per_s=options.slow_bytes_per_s),
-        sampling=Sampling(temperature=options.temperature, ignore_eos=options.ignore_eos),
-    )
+    if wrong := settings_error(settings):
+        parser.error(wrong)
+    return target, settings
+
+
+def settings_error(settings: WorkerSettings) -> str:
+    """What is wrong with them, as one sentence; empty when they can be carried out."""
+    if not 0 <= settings.worker < settings.workers:
+        return f"There is no worker {settings.worker} among {settings.workers}; they count from 0."
+    if any(count < 0 for count in settings.crowds.values()):
+        return "There cannot be fewer than 0 people."
+    process = settings.arrivals.process if settings.arrivals is not None else None
+    return profile_error(settings.profile) or (check(process) if process is not None else "")
 
 
 async def work(target: Target, settings: WorkerSettings) -> None:
@@ -110,13 +95,6 @@ def complain(sentence: str) -> None:
     with contextlib.suppress(OSError):
         sys.stderr.write(f"loadgen: {sentence}\n")
         sys.stderr.flush()
-
-
-def allow_many_sockets() -> None:
-    """A burst needs a descriptor a request; take as many as the system lets this user have."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def main() -> None:

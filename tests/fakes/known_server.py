@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
 
-Fault = Literal["", "status", "html", "error_event", "cut", "bare_fin", "no_finish", "hang", "garbage"]
+Fault = Literal["", "status", "html", "error_event", "cut", "bare_fin", "no_finish", "hang", "stall", "garbage"]
 """What goes wrong:
 
 - `status`: answers `status` with an OpenAI-shaped error and, if set, Retry-After
@@ -19,7 +19,7 @@ Fault = Literal["", "status", "html", "error_event", "cut", "bare_fin", "no_fini
 - `error_event`: after `fault_after` tokens an error event inside the 200, then `[DONE]` and a proper end
 - `cut`: after `fault_after` tokens the connection is reset; `bare_fin`: closed without the last chunk
 - `no_finish`: all tokens and `[DONE]`, but no finish_reason
-- `hang`: takes the request and never answers
+- `hang`: takes the request and never answers; `stall`: answers, and stops for ever after `fault_after` tokens
 - `garbage`: bytes that are not HTTP
 """
 
@@ -48,7 +48,7 @@ class Behaviour:
     fault: Fault = ""
     fault_after: int = 0
     status: int = 429
-    retry_after: int | None = None
+    retry_after: int | str | None = None
 
 
 @dataclass
@@ -252,6 +252,8 @@ class KnownServer:
         count = how.tokens if how.tokens is not None else int(served.body.get("max_tokens", 16))
         due = served.accepted + how.ttft_s
         while served.tokens < count:
+            if how.fault == "stall" and served.tokens >= how.fault_after:
+                await asyncio.Event().wait()
             if how.fault in {"error_event", "cut", "bare_fin"} and served.tokens >= how.fault_after:
                 break
             await asyncio.sleep(max(0.0, due - time.monotonic()))

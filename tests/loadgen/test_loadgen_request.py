@@ -9,7 +9,7 @@ import time
 import pytest
 import uvloop
 
-from loadgen.behaviours import Pace, Reading
+from loadgen.behaviours import Patience, Reading
 from loadgen.prompts import Message, Prompt, Sampling, chat_body
 from loadgen.request import Call, Limits, Meter, StreamedRequest
 from loadgen.target import Target
@@ -19,7 +19,7 @@ from tests.fakes.waiting import until
 numbers = itertools.count()
 
 
-def call(server, behaviour="patient", path="/v1/chat/completions", reading=None, **known):
+def call(server, behaviour="patient", path="/v1/chat/completions", reading=None, more=None, **known):
     body = chat_body(Prompt((Message("user", "one two three"),), max_tokens=8, words=3), server.model, Sampling())
     if path == "/v1/completions":
         body = json.dumps({"prompt": "a b", "max_tokens": 8, "stream": True, "stream_options": {"include_usage": True}})
@@ -27,7 +27,8 @@ def call(server, behaviour="patient", path="/v1/chat/completions", reading=None,
     if known:
         body = json.dumps(json.loads(body) | {"known": known}).encode()
     number = next(numbers)
-    return Call(f"id-{number}", f"p{number}", behaviour, time.monotonic(), body, reading or Reading(), path)
+    fields = {"scheduled": time.monotonic(), "reading": reading or Reading(), "path": path, **(more or {})}
+    return Call(request_id=f"id-{number}", person=f"p{number}", behaviour=behaviour, body=body, **fields)
 
 
 def streamed(server, meter=None, limits=None, **changes):
@@ -41,7 +42,7 @@ async def test_a_good_request_is_measured_as_it_was_sent():
         served = server.served[0]
     assert (record.outcome, record.reason, record.status, record.finish_reason) == ("ok", "", 200, "length")
     assert (record.prompt_tokens, record.completion_tokens) == (3, 8)
-    assert record.chunks == 10  # role, 8 tokens, usage
+    assert record.chunks == 8  # token events: neither the role nor the usage
     assert served.request_id == record.request_id
     assert served.headers["content-type"] == "application/json"
     stamps = [record.scheduled, record.sent, record.first_byte, record.first_token, record.last_token, record.done]
@@ -51,9 +52,11 @@ async def test_a_good_request_is_measured_as_it_was_sent():
     assert record.last_token >= served.last_token
     assert record.ttft_s >= 0.15
     assert record.tpot_s == pytest.approx((record.last_token - record.first_token) / 7)
-    assert len(meter.gaps_ms) == 7
-    assert sum(meter.gaps_ms) == pytest.approx((record.last_token - record.first_token) * 1e3, abs=0.1)
-    assert meter.send_lag_ms >= 0
+    assert meter.gaps.n == 7
+    assert meter.gaps.total == pytest.approx(record.last_token - record.first_token, abs=1e-6)
+    assert record.longest_gap_s == meter.gaps.largest >= (record.last_token - record.first_token) / 7
+    assert record.fluidity == 1.0
+    assert meter.send_lag_ms >= meter.start_lag_ms >= 0
 
 
 @pytest.mark.parametrize(
@@ -179,11 +182,79 @@ async def test_a_cancelled_task_leaves_no_connection():
         await until(lambda: server.open_connections == 0)
 
 
-def test_pace_owes_what_was_taken():
-    pace = Pace(1000.0)
-    assert pace.took(500, 10.0) == 10.5
-    assert pace.took(500, 10.1) == 11.0  # read ahead of time: the debt adds up
-    assert pace.took(100, 20.0) == 20.1  # idle time is not saved up
+async def test_what_a_call_says_of_itself_is_in_its_record():
+    async with KnownServer() as server:
+        now = time.monotonic()
+        more = {"intended": now - 0.5, "attempt": 3, "turn": 2, "max_tokens": 8, "clipped": True, "keeps_text": True}
+        request = streamed(server, more=more)
+        record = await request.run()
+    assert (record.attempt, record.turn, record.max_tokens, record.clipped) == (3, 2, 8, True)
+    assert record.waited_since == record.intended == now - 0.5
+    assert request.reply == " word" * 8
+
+
+async def test_a_reply_that_nobody_needs_is_not_kept():
+    async with KnownServer() as server:
+        request = streamed(server)
+        await request.run()
+    assert request.reply == ""
+
+
+async def test_the_text_is_what_was_received_however_it_was_cut():
+    async with KnownServer() as server:
+        for known in ({"tokens_per_chunk": 3}, {"newline": "\r\n"}, {"chunk_bytes": 400}, {"finish_apart": True}):
+            request = streamed(server, more={"keeps_text": True}, **known)
+            assert (await request.run()).outcome == "ok"
+            assert request.reply == " word" * 8
+
+
+async def test_somebody_leaves_when_the_first_token_takes_too_long():
+    async with KnownServer(Behaviour(ttft_s=3600.0)) as server:
+        record = await streamed(server, behaviour="abandoner", more={"patience": Patience(ttft_s=0.2)}).run()
+        await until(lambda: server.served[0].ending == "client_left")
+    assert (record.outcome, record.reason) == ("abandoned", "out of patience: no token in under 1 s")
+    assert record.done - record.scheduled >= 0.2
+    assert (record.chunks, record.wasted_tokens, record.fluidity) == (0, 0, None)
+
+
+async def test_somebody_leaves_when_the_next_token_takes_too_long():
+    async with KnownServer(Behaviour(fault="stall", fault_after=3)) as server:
+        patience = Patience(ttft_s=60.0, stall_s=0.3)
+        record = await streamed(server, behaviour="abandoner", more={"patience": patience}).run()
+        await until(lambda: server.served[0].ending == "client_left")
+    assert (record.outcome, record.reason) == ("abandoned", "out of patience: no further token in under 1 s")
+    assert record.done - record.last_token >= 0.3
+    assert record.wasted_tokens == record.chunks == 3
+
+
+async def test_a_stream_that_keeps_coming_exhausts_nobodys_patience():
+    """It lasts longer than any one token may take."""
+    async with KnownServer(Behaviour(gap_s=0.25, tokens=10)) as server:
+        record = await streamed(server, more={"patience": Patience(ttft_s=60.0, stall_s=2.0)}).run()
+    assert record.outcome == "ok"
+    assert record.last_token - record.first_token > 2.0
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("0", 0.0), ("Wed, 21 Oct 2026 07:28:00 GMT", None)])
+async def test_what_a_refusal_asks_for(value, seconds):
+    async with KnownServer(Behaviour(fault="status", status=429, retry_after=value)) as server:
+        record = await streamed(server).run()
+    assert (record.outcome, record.retry_after_s) == ("rejected", seconds)
+
+
+async def paused_reader():
+    """He reads 20 events, pauses, and reads on: the pause is in the record, not in the gaps of the others."""
+    reading = Reading(bytes_per_s=1e9, pause_s=0.4, pause_every_s=1e-6)
+    async with KnownServer(Behaviour(tokens=20, gap_s=0.005, chunk_bytes=230)) as server:
+        meter = Meter()
+        record = await streamed(server, meter, behaviour="slow", reading=reading).run()
+    assert (record.outcome, record.completion_tokens, meter.gaps.n) == ("ok", 20, 0)
+    assert record.longest_gap_s >= 0.4
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_slow_reader_pauses(run):
+    run(paused_reader())
 
 
 async def slow_reader_holds_its_connection():
@@ -203,7 +274,7 @@ async def slow_reader_holds_its_connection():
     assert sent_bytes > 60_000
     buffered = 16_384
     assert record.done - record.first_token >= (sent_bytes - buffered) / reading.bytes_per_s
-    assert meter.gaps_ms == []  # his gaps are his own
+    assert meter.gaps.n == 0  # his gaps are his own
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])

@@ -7,11 +7,18 @@ import socket
 import msgspec
 import pytest
 
+from loadgen.arrivals import Constant, Gamma, OnOff, Ramp, Replay
+from loadgen.behaviours import Manners, Reading
+from loadgen.commands import Flash
+from loadgen.profile import Profile
+from loadgen.prompts import Mix
 from loadgen.records import IntervalRecord, LoadRecord
 from loadgen.run import LoadOptions, run_load
 from loadgen.target import LoadError, Target, ask_models
 from tests.fakes.known_server import Behaviour, KnownServer
 from tests.fakes.waiting import until
+
+HASTY = Profile(think_s=0.02, turns=1.0, mix=Mix.of(20, 8, 512))
 
 
 @pytest.mark.parametrize(
@@ -51,9 +58,10 @@ async def test_a_run_is_summed_up(tmp_path):
     intervals = []
     async with KnownServer(Behaviour(ttft_s=0.02, gap_s=0.005)) as server:
         options = LoadOptions(
-            url=server.url, people=3, think_s=0.02, duration_s=1.2, output_tokens=8, burst=4, out=str(out)
+            url=server.url, crowds={"patient": 3}, profile=HASTY, duration_s=1.2, burst=4, flash=Flash(2), out=str(out)
         )
         summary = await run_load(options, intervals.append)
+        behaviours = {served.request_id for served in server.served}
     assert (summary.url, summary.model) == (server.url, server.model)
     assert summary.requests == len(server.served) == summary.outcomes["ok"] > 8
     assert summary.attainment.due == summary.requests
@@ -62,6 +70,9 @@ async def test_a_run_is_summed_up(tmp_path):
     assert summary.ttft_s.p50 >= 0.02
     assert summary.duration_s >= 1.2
     assert summary.tokens_per_s == pytest.approx(server.tokens_sent / summary.duration_s)
+    assert len(behaviours) == summary.requests
+    assert (summary.workers, summary.amplification, summary.clipped_share) == (1, 1.0, 0.0)
+    assert (summary.rate_asked_per_s, summary.rate_begun_per_s, summary.server) == (None, None, None)
     assert intervals
     lines = [msgspec.json.decode(line, type=LoadRecord) for line in out.read_bytes().splitlines()]
     assert len(lines) == summary.requests + len(intervals)
@@ -72,7 +83,7 @@ async def test_a_run_is_summed_up(tmp_path):
 async def test_a_run_can_be_stopped_early():
     stop = asyncio.Event()
     async with KnownServer(Behaviour(fault="hang")) as server:
-        options = LoadOptions(url=server.url, people=0, burst=3, duration_s=3600.0)
+        options = LoadOptions(url=server.url, burst=3, duration_s=3600.0)
         run = asyncio.create_task(run_load(options, stop=stop))
         await until(lambda: server.in_flight == 3)
         stop.set()
@@ -83,7 +94,8 @@ async def test_a_run_can_be_stopped_early():
 async def test_a_slow_reader_does_not_prolong_the_run_he_is_counted_in():
     server = KnownServer(Behaviour(tokens=60, chunk_bytes=230), sndbuf=16384)
     async with server:
-        options = LoadOptions(url=server.url, people=0, slow=1, think_s=0.0, duration_s=0.2, grace_s=2.0)
+        profile = Profile(think_s=0.0, manners=Manners(slow=Reading(rcvbuf_bytes=4096, bytes_per_s=1024.0)))
+        options = LoadOptions(url=server.url, crowds={"slow": 1}, profile=profile, duration_s=0.2, grace_s=1.0)
         summary = await run_load(options)
     assert summary.outcomes["abandoned"] == summary.requests == 1
     assert summary.duration_s == 0.2
@@ -91,7 +103,7 @@ async def test_a_slow_reader_does_not_prolong_the_run_he_is_counted_in():
 
 async def test_a_key_is_sent():
     async with KnownServer() as server:
-        await run_load(LoadOptions(url=server.url, people=0, burst=1, duration_s=0.1, api_key="sk-1"))
+        await run_load(LoadOptions(url=server.url, burst=1, duration_s=0.1, api_key="sk-1"))
     assert server.served[0].headers["authorization"] == "Bearer sk-1"
     with pytest.raises(LoadError, match="API key has characters"):
         Target.parse(server.url, "a\r\nb")
@@ -100,13 +112,18 @@ async def test_a_key_is_sent():
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({"people": -1}, "fewer than 0"),
-        ({"rate": 0.0}, "give one above 0"),
-        ({"rate": float("nan")}, "give one above 0"),
+        ({"crowds": {"patient": -1}}, "fewer than 0"),
+        ({"burst": -1}, "fewer than 0"),
+        ({"arrivals": Gamma(0.0)}, "give one above 0"),
+        ({"arrivals": Gamma(float("nan"))}, "give one above 0"),
+        ({"arrivals": Constant(0.0)}, "give one above 0"),
+        ({"arrivals": OnOff(2.0, share=2.0)}, "Heavy clients"),
         ({"duration_s": 0.0}, "give a duration above 0"),
-        ({"think_s": -1.0}, "not negative"),
-        ({"prompt_tokens": 0}, "at least one token"),
-        ({"people": 0}, "nobody to send anything"),
+        ({"grace_s": -1.0}, "not negative"),
+        ({"workers": 0}, "1 to 64 workers"),
+        ({"profile": Profile(think_s=-1.0)}, "not negative"),
+        ({"profile": Profile(mix=Mix.of(0, 1, 100))}, "at least one token"),
+        ({"crowds": {}}, "nobody to send anything"),
         ({"model": "other"}, "does not serve other; it serves known-model"),
         ({"out": "/nowhere/at/all"}, "Cannot write /nowhere/at/all: No such file"),
     ],
@@ -114,8 +131,90 @@ async def test_a_key_is_sent():
 async def test_options_that_cannot_work(changes, part):
     async with KnownServer() as server:
         with pytest.raises(LoadError, match=part):
-            await run_load(LoadOptions(**{"url": server.url, "duration_s": 0.1, **changes}))
+            await run_load(LoadOptions(**{"url": server.url, "crowds": {"patient": 1}, "duration_s": 0.1, **changes}))
         assert server.served == []
+
+
+async def test_an_open_loop_says_what_it_was_asked_and_what_it_began():
+    async with KnownServer() as server:
+        summary = await run_load(LoadOptions(url=server.url, arrivals=Constant(40.0), profile=HASTY, duration_s=1.01))
+    assert summary.requests == len(server.served) == 40
+    assert (summary.rate_asked_per_s, summary.rate_begun_per_s) == (40.0, pytest.approx(40 / 1.01))
+    assert "asked for" not in summary.void
+
+
+async def test_a_ramp_is_asked_its_mean_and_a_trace_has_no_rate(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "2023-11-16 18:00:00,10,5\n" * 3)
+    async with KnownServer() as server:
+        ramp = await run_load(LoadOptions(url=server.url, arrivals=Ramp(0.0, 80.0, 1.0), profile=HASTY, duration_s=1.0))
+        trace = await run_load(LoadOptions(url=server.url, arrivals=Replay(str(path)), profile=HASTY, duration_s=0.3))
+    assert ramp.rate_asked_per_s == pytest.approx(40.0)
+    assert (trace.rate_asked_per_s, trace.requests) == (None, 3)
+
+
+async def test_an_open_loop_that_is_stopped_early_is_held_to_what_was_due_by_then():
+    stop = asyncio.Event()
+    async with KnownServer() as server:
+        options = LoadOptions(url=server.url, arrivals=Constant(100.0), profile=HASTY, duration_s=3600.0)
+        run = asyncio.create_task(run_load(options, stop=stop))
+        await until(lambda: len(server.served) >= 50)
+        stop.set()
+        summary = await run
+    assert summary.rate_begun_per_s == pytest.approx(100.0, rel=0.2)
+    assert "asked for" not in summary.void
+
+
+async def test_a_trace_that_cannot_be_read_makes_the_run_void(tmp_path):
+    async with KnownServer() as server:
+        options = LoadOptions(url=server.url, arrivals=Replay(str(tmp_path / "none")), duration_s=0.2)
+        summary = await run_load(options)
+    assert summary.requests == 0
+    assert "cannot be read (No such file" in summary.void
+
+
+PAGE = """\
+vllm:num_requests_running{{engine="0"}} {running}
+vllm:generation_tokens_total{{engine="0"}} {tokens}
+vllm:prompt_tokens_total{{engine="0"}} 7
+vllm:request_success_total{{finished_reason="length"}} {finished}
+vllm:request_success_total{{finished_reason="stop"}} 5
+"""
+
+
+@contextlib.asynccontextmanager
+async def counting(server, *, running=0, extra=0):
+    """An engine's page of metrics that counts what the server sent; yields its URL."""
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        finished = sum(served.ending == "complete" for served in server.served)
+        page = PAGE.format(
+            tokens=1_000 + server.tokens_sent + extra * bool(server.served), finished=finished, running=running
+        )
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(page) + page.encode())
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as metrics:
+        yield f"http://127.0.0.1:{metrics.sockets[0].getsockname()[1]}"
+
+
+async def test_the_servers_counters_agree_with_ours():
+    async with KnownServer() as server, counting(server) as url:
+        options = LoadOptions(url=server.url, burst=6, profile=HASTY, duration_s=0.2, metrics_url=url)
+        found = (await run_load(options)).server
+    assert (found.finished, found.generation_tokens, found.wasted_tokens) == (6, server.tokens_sent, 0)
+    assert found.agrees
+
+
+@pytest.mark.parametrize(
+    ("changes", "agrees"), [({"extra": 1}, False), ({"running": 1}, None)], ids=["one token more", "others still run"]
+)
+async def test_somebody_elses_tokens_are_seen(changes, agrees):
+    async with KnownServer() as server, counting(server, **changes) as url:
+        options = LoadOptions(url=server.url, burst=2, profile=HASTY, duration_s=0.2, metrics_url=url)
+        found = (await run_load(options)).server
+    assert found is None if agrees is None else found.agrees is agrees
 
 
 async def ask(port):

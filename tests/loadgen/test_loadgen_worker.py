@@ -10,12 +10,22 @@ import msgspec
 import pytest
 
 from loadgen import lines
+from loadgen.arrivals import Gamma
+from loadgen.behaviours import Manners, Reading
+from loadgen.commands import Burst, LoadCommand, SetArrivals, SetCrowds, Stop
 from loadgen.lines import LineWriter
-from loadgen.records import OUTCOMES, Burst, IntervalRecord, LoadCommand, LoadRecord, RequestRecord, SetPeople, Stop
+from loadgen.profile import Profile
+from loadgen.prompts import Mix
+from loadgen.records import OUTCOMES, IntervalRecord, LoadRecord, RequestRecord
+from loadgen.runner import WorkerSettings
 from loadgen.slo import STOPPED
 from loadgen.worker import parse
 from tests.fakes.known_server import Behaviour, KnownServer
 from tests.fakes.waiting import until
+
+
+def encoded(server, **settings):
+    return msgspec.json.encode(WorkerSettings(model=server.model, **settings)).decode()
 
 
 class Worker:
@@ -49,8 +59,8 @@ class Worker:
 
 
 @contextlib.asynccontextmanager
-async def worker(server, *arguments):
-    command = [sys.executable, "-m", "loadgen.worker", "--url", server.url, "--model", server.model, *arguments]
+async def worker(server, **settings):
+    command = [sys.executable, "-m", "loadgen.worker", "--url", server.url, "--settings", encoded(server, **settings)]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
     made = Worker(process)
@@ -64,18 +74,23 @@ async def worker(server, *arguments):
 
 
 async def test_commands_in_records_out():
-    async with KnownServer() as server, worker(server, "--worker", "3", "--people", "2", "--think", "0.05") as made:
+    settings = {"worker": 3, "workers": 4, "crowds": {"patient": 8}, "profile": Profile(think_s=0.05)}
+    async with KnownServer() as server, worker(server, **settings) as made:
         await until(lambda: len(made.requests) >= 4)
         made.tell(b"not json")
         made.tell(b'{"op":"fly"}')
-        made.tell(Burst(5))
-        made.tell(SetPeople(0))
+        made.tell(Burst(20))
+        made.tell(SetCrowds({}))
         await until(lambda: sum(record.behaviour == "burst" for record in made.requests) == 5)
         made.tell(Stop())
         assert await made.ended() == 0
     last = made.records[-1]
     assert isinstance(last, IntervalRecord)
     assert last.worker == 3
+    assert {record.person for record in made.requests} == {
+        *("patient-4", "patient-8"),
+        *("burst-4", "burst-8", "burst-12", "burst-16", "burst-20"),
+    }
     assert last.scheduled_total == sum(last.outcomes.values()) == len(made.requests) == len(server.served)
     assert made.complaints.count(b"not a command") == 2
 
@@ -98,7 +113,7 @@ async def test_it_leaves_when_it_is_alone_or_told_to(how):
 
 async def test_it_leaves_when_nobody_can_read_its_records():
     async with KnownServer(Behaviour(fault="hang")) as server:
-        command = [sys.executable, "-m", "loadgen.worker", "--url", server.url, "--model", "m"]
+        command = [sys.executable, "-m", "loadgen.worker", "--url", server.url, "--settings", encoded(server)]
         read_end, write_end = os.pipe()
         os.close(read_end)
         pipe = asyncio.subprocess.PIPE
@@ -112,28 +127,35 @@ async def test_it_leaves_when_nobody_can_read_its_records():
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("url", "settings", "part"),
     [
-        ["--url", "https://x", "--model", "m"],
-        ["--url", "http://x", "--model", "m", "--think", "-1"],
-        ["--url", "http://x", "--model", "m", "--rate", "nan"],
-        ["--url", "http://x", "--model", "m", "--people", "-1"],
-        ["--url", "http://x", "--model", "m", "--context", "0"],
-        ["--url", "http://x", "--model", "m", "--slow-bytes-per-s", "0"],
-        ["--url", "http://x"],
+        ("https://x", {}, "https is not supported"),
+        ("http://x", {"profile": Profile(think_s=-1.0)}, "Think time"),
+        ("http://x", {"profile": Profile(mix=Mix(context=0))}, "at least one token"),
+        ("http://x", {"profile": Profile(manners=Manners(slow=Reading(bytes_per_s=0.0)))}, "bytes per second above 0"),
+        ("http://x", {"arrivals": SetArrivals(Gamma(-1.0))}, "cannot be sent"),
+        ("http://x", {"crowds": {"patient": -1}}, "fewer than 0 people"),
+        ("http://x", {"worker": 2, "workers": 2}, "no worker 2 among 2"),
+        ("http://x", None, "settings"),
+        ("http://x", "{", "truncated"),
+        ("http://x", '{"model":5}', "Expected `str`"),
+        ("http://x", '{"model":"m","crowds":{"sleeper":1}}', "sleeper"),
     ],
 )
-def test_a_command_line_that_cannot_work(arguments, capsys):
+def test_a_command_line_that_cannot_work(url, settings, part, capsys):
+    if isinstance(settings, dict):
+        settings = msgspec.json.encode(WorkerSettings(model="m", **settings)).decode()
     with pytest.raises(SystemExit) as left:
-        parse(arguments)
+        parse(["--url", url, *([] if settings is None else ["--settings", settings])])
     assert left.value.code == 2
-    assert "error:" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "error:" in said
+    assert part in said
 
 
 def interval(number):
     return IntervalRecord(
-        worker=0, at=float(number), mode="closed", people=0, thinking=0, slow_people=0, in_flight=0,
-        scheduled_total=0, outcomes=dict.fromkeys(OUTCOMES, 0),
+        worker=0, at=float(number), mode="closed", in_flight=0, scheduled_total=0, outcomes=dict.fromkeys(OUTCOMES, 0),
     )  # fmt: skip
 
 
