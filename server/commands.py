@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
+from loadgen.arrivals import Arrivals
+from loadgen.profile import Profile
+from loadgen.records import Behaviour
+
 
 class People(msgspec.Struct, frozen=True, tag_field="command", tag="people"):
     """Have `count` people, or change the number by `delta`. Exactly one is given."""
@@ -15,16 +19,57 @@ class People(msgspec.Struct, frozen=True, tag_field="command", tag="people"):
     delta: int | None = None
 
 
-class Slow(msgspec.Struct, frozen=True, tag_field="command", tag="slow"):
-    """Have `count` slow readers; None toggles between none and a quarter of the people (at least one)."""
+class Extra(msgspec.Struct, frozen=True, tag_field="command", tag="extra"):
+    """Have `count` people of one behaviour besides the others; None toggles between none and a quarter of the people (at
+    least one)."""
 
+    behaviour: Behaviour
     count: int | None = None
 
 
-class Rate(msgspec.Struct, frozen=True, tag_field="command", tag="rate"):
-    """Open loop at `per_second`; None goes back to people."""
+class Mix(msgspec.Struct, frozen=True, tag_field="command", tag="mix"):
+    """Split the people, or the strangers of an open loop, by these weights; empty: all patient."""
 
-    per_second: float | None = None
+    weights: dict[Behaviour, float]
+
+
+class Ask(msgspec.Struct, frozen=True, tag_field="command", tag="ask"):
+    """Change what people ask and how they behave: a whole profile (see `Snapshot.people.profile` for today's)."""
+
+    profile: Profile
+
+
+class Open(msgspec.Struct, frozen=True, tag_field="command", tag="open"):
+    """Open loop by this process; None goes back to people."""
+
+    arrivals: Arrivals | None
+
+
+class Preset(msgspec.Struct, frozen=True, tag_field="command", tag="preset"):
+    """Load one of `loadgen.presets`."""
+
+    name: str
+
+
+class Flash(msgspec.Struct, frozen=True, tag_field="command", tag="flash"):
+    """A flash crowd: `count` people come within `over_s` seconds, ask `asks` times, and go; None = as many as there are
+    people, at least 3 x max-num-seqs."""
+
+    count: int | None = None
+    over_s: float = 5.0
+    asks: int = 3
+
+
+class Capacity(msgspec.Struct, frozen=True, tag_field="command", tag="capacity"):
+    """Search for how many people this setup serves, or stop the search when `on` is false. The question is frozen with
+    the profile, mix and SLO of the moment."""
+
+    on: bool = True
+    careful: bool = False
+    """Half-width 10 % instead of 15 %."""
+    cap_s: float = 360.0
+    slo: str | None = None
+    """One of `loadgen.slo.PRESETS`; None: the stack's."""
 
 
 class Burst(msgspec.Struct, frozen=True, tag_field="command", tag="burst"):
@@ -69,7 +114,30 @@ class Down(msgspec.Struct, frozen=True, tag_field="command", tag="down"):
     """Stop everything the stack started, and the stack."""
 
 
-Command = People | Slow | Rate | Burst | Restart | Limits | Marker | Record | Drive | Down
+class Report(msgspec.Struct, frozen=True, tag_field="command", tag="report"):
+    """Write `request_log.md` of what this stack has seen into `path` (None = a dated file in the state folder)."""
+
+    path: str | None = None
+
+
+Command = (
+    People
+    | Extra
+    | Mix
+    | Ask
+    | Open
+    | Preset
+    | Flash
+    | Burst
+    | Capacity
+    | Restart
+    | Limits
+    | Marker
+    | Record
+    | Report
+    | Drive
+    | Down
+)
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):

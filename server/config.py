@@ -10,6 +10,8 @@ from typing import Literal
 import msgspec
 import platformdirs
 
+from loadgen.records import Behaviour
+
 SOCKET_PATH_LIMIT = 107
 """sun_path holds 108 bytes with its terminator (unix(7))."""
 
@@ -46,6 +48,15 @@ class Paths:
         return self.state / "recordings"
 
     @property
+    def capacities(self) -> Path:
+        """Capacity searches, one JSON file each."""
+        return self.state / "capacities"
+
+    @property
+    def reports(self) -> Path:
+        return self.state / "reports"
+
+    @property
     def starts(self) -> Path:
         """Stage times of earlier engine starts, one JSON file a configuration."""
         return self.state / "starts"
@@ -64,7 +75,7 @@ class Paths:
 
         Raises SettingError when the socket's path would be too long for the kernel or the folder is somebody else's.
         """
-        for folder in (self.data, self.state, self.logs, self.recordings, self.starts):
+        for folder in (self.data, self.state, self.logs, self.recordings, self.starts, self.capacities, self.reports):
             folder.mkdir(parents=True, exist_ok=True)
         self.runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self.runtime.stat().st_uid != os.getuid():
@@ -91,6 +102,15 @@ def default_paths() -> Paths:
 
 class LoadSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The people a stack starts with."""
+
+    preset: str | None = None
+    """One of `loadgen.presets`, picked once the engine is ready; the rest holds until then."""
+    trace: str | None = None
+    """A trace file, which makes a preset of its own: `replay`."""
+    weights: dict[Behaviour, float] = {}
+    """How the people are split by behaviour; empty: all patient."""
+    turns: float = 3.0
+    """Mean turns of a conversation."""
 
     people: int = 10
     """Enough for a verdict: at 8 s of thinking, 4 people make a dozen requests in its 30 s, and it needs 20."""
@@ -133,3 +153,5 @@ class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
     interval_s: float = 0.5
     """Seconds between two snapshots."""
     record: str | None = None
+    slo: str = "chat"
+    """What good means: one of `loadgen.slo.PRESETS`."""

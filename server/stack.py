@@ -20,8 +20,9 @@ import msgspec
 import psutil
 
 from loadgen import records as load
-from loadgen.slo import CHAT
-from server import commands, leftovers
+from loadgen.capacity import Progress
+from loadgen.slo import PRESETS
+from server import commands, leftovers, report, results
 from server.child import KeptChild
 from server.commands import Answer, Command
 from server.config import Paths, StackSettings
@@ -29,17 +30,33 @@ from server.control import Feed, application, bind, serve
 from server.engine.lifecycle import AttachedEngine, Lifecycle, OwnEngine
 from server.engine.logfile import tail
 from server.gateway import records as gateway
+from server.population import Change, Population
+from server.search import CapacitySearch
 from server.supervisor import become_subreaper
 from server.telemetry.collector import Collector, Facts
 from server.telemetry.host import Pids
 from server.telemetry.otlp import OtlpReceiver
 from server.telemetry.recording import Recorder, RecordingError
-from server.telemetry.snapshot import Event, Snapshot
+from server.telemetry.snapshot import Event, Snapshot, snapshot_decoder
 
 READ_ONLY = "Somebody else started this engine: it is only watched. --drive allows load."
 NOT_OURS = "Somebody else started this engine; it cannot be restarted from here."
 LOGS = ("engine", "gateway", "load", "stack")
-MARKS = {"burst": "b", "slow": "s", "people": "p", "rate": "p", "restart": "c", "limits": "l", "marker": "m"}
+MARKS = {
+    "burst": "b",
+    "slow": "s",
+    "abandoner": "a",
+    "retrier": "t",
+    "long": "l",
+    "patient": "p",
+    "flash": "f",
+    "people": "p",
+    "load": "p",
+    "restart": "c",
+    "limits": "q",
+    "marker": "m",
+    "capacity": "k",
+}
 CHILD_STOP_S = 5.0
 GATEWAY_START_S = 30.0
 GUESSED_SEQUENCES = 64
@@ -64,7 +81,7 @@ class Stack:
         self.paths = paths
         self._began = time.monotonic()
         self._feed = Feed(settings.interval_s)
-        self._collector = Collector(slo=CHAT)
+        self._collector = Collector(slo=PRESETS[settings.slo])
         self._events: deque[Event] = deque(maxlen=20)
         self._stopping = asyncio.Event()
         self._driving = settings.drive or settings.attach is None
@@ -77,11 +94,9 @@ class Stack:
         )
         self._gateway_port = settings.gateway_port
         self._gateway_up = asyncio.Event()
-        self._workers: list[KeptChild] = []
+        self._population: Population
+        self._search: CapacitySearch
         self._load_task: asyncio.Task[None] | None = None
-        self._people = settings.load.people
-        self._slow = settings.load.slow
-        self._rate = settings.load.rate
         self._told = commands.Limits()
         """What a person has set on the running stack."""
         self._recorder: Recorder | None = None
@@ -103,6 +118,17 @@ class Stack:
         async with contextlib.AsyncExitStack() as cleanup:
             spans = await cleanup.enter_async_context(OtlpReceiver(self._collector.on_engine_times))
             self._engine = self._make_engine(spans.endpoint)
+            self._population = Population(
+                self.settings,
+                self.paths,
+                self._engine,
+                url=lambda: self._gateway_url,
+                on_line=self._load_line,
+                on_ended=partial(self._child_ended, log="load"),
+            )
+            self._search = CapacitySearch(
+                self._population, self._engine, seen=lambda: self._feed.latest, ended=self._search_ended
+            )
             cleanup.push_async_callback(self._collector.aclose)
             app = application(self._feed, self.execute, self._collector.requests, self._log_tail)
             self._note_pids()
@@ -116,7 +142,7 @@ class Stack:
                     code = 1
                     _say(f"the measuring loop ended: {ticker.exception()!r}")
             finally:
-                for task in (engine, self._restarting, self._load_task):
+                for task in (engine, self._restarting, self._load_task, self._search.task):
                     if task is not None:
                         task.cancel()
                         with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -155,11 +181,7 @@ class Stack:
 
     async def _take_down(self) -> None:
         """Load first, then the engine, then the gateway that tells how its requests ended. A step that fails stops no other."""
-        for worker in self._workers:
-            worker.send(load.Stop())
-        await self._try(
-            asyncio.gather(*(worker.stop(CHILD_STOP_S) for worker in self._workers), return_exceptions=True)
-        )
+        await self._try(self._population.stop(CHILD_STOP_S))
         await self._try(self._engine.stop())
         await self._try(self._gateway.stop(CHILD_STOP_S))
         if self._recorder is not None:
@@ -216,48 +238,16 @@ class Stack:
             self._engine.first_token(record.first_token)
         self._collector.on_gateway(record)
 
-    async def _start_load(self) -> None:
-        """Start the workers once the model's name is known; they outlive engine restarts."""
-        await self._gateway_up.wait()
-        for index in range(self.settings.load.workers):
-            worker = KeptChild(
-                f"load {index}",
-                partial(self._worker_argv, index),
-                log=self.paths.logs / "load.log",
-                on_line=self._load_line,
-                on_ended=partial(self._child_ended, log="load"),
-            )
-            self._workers.append(worker)
-            await worker.start()
-        self._note_pids()
-
-    def _worker_argv(self, index: int) -> list[str]:
-        settings = self.settings.load
-        prompt, output = self._engine.default_lengths
-        argv = [
-            *(sys.executable, "-m", "loadgen.worker", "--url", self._gateway_url, "--model", self._engine.served_name),
-            *("--worker", str(index), "--seed", str(settings.seed), "--think", str(settings.think_s)),
-            *("--people", str(self._share(self._people, index)), "--slow", str(self._share(self._slow, index))),
-            *("--prompt-tokens", str(settings.prompt_tokens or prompt)),
-            *("--output-tokens", str(settings.output_tokens or output)),
-            *("--context", str(self._engine.context_tokens)),
-        ]
-        if self._engine.ignores_eos:
-            argv.append("--ignore-eos")
-        if self._rate is not None:
-            argv += ["--rate", str(self._rate / settings.workers)]
-        return argv
-
-    def _share(self, total: int, index: int) -> int:
-        """Worker `index`'s part of a whole number, the first ones taking the rest."""
-        base, rest = divmod(total, self.settings.load.workers)
-        return base + (1 if index < rest else 0)
-
     def _load_line(self, line: bytes) -> None:
         try:
-            self._collector.on_load(_load_lines.decode(line))
+            record = _load_lines.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             _say(f"load wrote a line that is no record: {error}")
+            return
+        self._collector.on_load(record)
+        self._search.on_record(record)
+        if self._recorder is not None and isinstance(record, load.RequestRecord):
+            self._keep(partial(self._recorder.write_request, line))
 
     def _child_ended(self, what: str, log: str) -> None:
         _say(what)
@@ -289,9 +279,15 @@ class Stack:
         if self._driving and self._load_task is None:
             self._load_task = asyncio.create_task(self._start_load(), name="load")
 
+    async def _start_load(self) -> None:
+        """Once the model's name is known; the workers outlive engine restarts."""
+        await self._gateway_up.wait()
+        await self._population.start()
+        self._note_pids()
+
     def _note_pids(self) -> None:
         processes = {"stack": os.getpid(), **self._engine.pids}
-        processes.update({child.name: child.pid for child in (self._gateway, *self._workers) if child.pid})
+        processes.update({child.name: child.pid for child in (self._gateway, *self._population.workers) if child.pid})
         try:
             leftovers.note(self.paths.pidfile, processes)
         except OSError as error:
@@ -320,11 +316,14 @@ class Stack:
         self._write(snapshot)
 
     def _write(self, snapshot: Snapshot) -> None:
-        if self._recorder is None:
-            return
+        if self._recorder is not None:
+            self._keep(partial(self._recorder.write, snapshot))
+
+    def _keep(self, write: Callable[[], None]) -> None:
         try:
-            self._recorder.write(snapshot)
+            write()
         except OSError as error:
+            assert self._recorder is not None
             self._event("record", f"recording ended: {error.strerror}", "x")
             self._recorder.close()
             self._recorder = None
@@ -334,7 +333,7 @@ class Stack:
         return {
             "engine": [engine] if engine else [],
             "gateway": [gateway_pid] if gateway_pid else [],
-            "load": [worker.pid for worker in self._workers if worker.pid],
+            "load": self._population.pids,
             "stack": [os.getpid()],
         }
 
@@ -349,6 +348,8 @@ class Stack:
             no_gpu=self._engine.no_gpu,
             in_flight_note="" if self._told_in_flight else GUESSED,
             events=list(self._events),
+            people=self._population.wanted,
+            capacity=self._search.progress,
         )
 
     @property
@@ -383,39 +384,52 @@ class Stack:
             return self._drive(command)
         if isinstance(command, commands.Restart):
             return self._restart(command)
-        return self._load(command)
-
-    def _load(self, command: commands.People | commands.Slow | commands.Rate | commands.Burst) -> Answer:
+        if isinstance(command, commands.Report):
+            return await self._report(command)
         if not self._driving:
             return Answer(ok=False, message=READ_ONLY)
-        if not self._workers:
-            return Answer(ok=False, message="There are no people yet: the engine has not been ready so far.")
-        if not all(worker.pid for worker in self._workers):
-            return Answer(ok=False, message="The load generator does not run; see `spark-serve logs load`.")
-        if isinstance(command, commands.Burst):
-            count = command.count or 3 * (self._engine.max_num_seqs or GUESSED_SEQUENCES)
-            self._tell(count, load.Burst)
-            return self._done("burst", f"burst +{count}")
-        if isinstance(command, commands.Rate):
-            self._rate = command.per_second
-            for worker in self._workers:
-                share = None if self._rate is None else self._rate / len(self._workers)
-                worker.send(load.SetRate(share))
-            return self._done("rate", "people again" if self._rate is None else f"open loop {self._rate:g} req/s")
-        if isinstance(command, commands.Slow):
-            default = 0 if self._slow else max(1, self._people // 4)
-            self._slow = default if command.count is None else command.count
-            self._tell(self._slow, load.SetSlow)
-            return self._done("slow", f"{self._slow} slow readers" if self._slow else "no slow readers")
-        if (command.count is None) == (command.delta is None):
-            return Answer(ok=False, message="Give either a count or a delta of people.")
-        self._people = command.count if command.count is not None else max(0, self._people + (command.delta or 0))
-        self._tell(self._people, load.SetPeople)
-        return self._done("people", f"{self._people} people")
+        if why := self._population.why_not:
+            return Answer(ok=False, message=why)
+        if isinstance(command, commands.Capacity):
+            return self._marked(self._search.change(command, PRESETS[self.settings.slo]))
+        if self._search.running:
+            return Answer(ok=False, message="A capacity search runs and needs the people as they are; stop it first.")
+        return self._marked(self._population.change(command))
 
-    def _tell(self, total: int, kind: Callable[[int], load.LoadCommand]) -> None:
-        for index, worker in enumerate(self._workers):
-            worker.send(kind(self._share(total, index)))
+    def _marked(self, outcome: Change) -> Answer:
+        """What became of a change of the load, on the charts if it was one."""
+        if outcome.kind:
+            return self._done(outcome.kind, outcome.text)
+        return Answer(ok=outcome.ok, message=outcome.text)
+
+    def _search_ended(self, progress: Progress) -> None:
+        answer = progress.answer
+        text = progress.message if answer is None else answer.sentence
+        self._event("capacity", text or "the capacity search ended", MARKS["capacity"])
+        if answer is None or self._feed.latest is None:
+            return
+        try:
+            results.save(self.paths.capacities, progress, results.About.of(self._feed.latest))
+        except (OSError, results.ResultError) as error:
+            self._event("capacity", f"the search was not saved: {error}", "x")
+
+    async def _report(self, command: commands.Report) -> Answer:
+        """Of the recording that runs, else of the last minutes."""
+        path = Path(command.path) if command.path else self.paths.reports / report.file_name(time.time())
+        try:
+            text = await asyncio.to_thread(self._report_text)
+            path.touch(mode=0o600)
+            path.write_text(text)
+        except (OSError, RecordingError, report.ReportError) as error:
+            return Answer(ok=False, message=f"There is no report: {error}")
+        return Answer(ok=True, message=f"Report written to {path}.")
+
+    def _report_text(self) -> str:
+        if self._recorder is not None:
+            self._recorder.flush()
+            return report.report_of(self._recorder.path)
+        snapshots = [snapshot_decoder.decode(line) for line in self._feed.history(10_000)]
+        return report.report(snapshots, source="the last minutes of the running stack")
 
     def _limits(self, command: commands.Limits) -> Answer:
         if command.max_in_flight is not None and command.max_in_flight < 1:

@@ -10,11 +10,12 @@ from collections.abc import Callable
 import httpx
 import msgspec
 
+from loadgen.capacity import Progress
 from loadgen.records import IntervalRecord, LoadRecord
 from loadgen.slo import CHAT, Slo
 from server.gateway.records import GatewayRecord
 from server.telemetry import gateway_series
-from server.telemetry.aging import aged, aged_readings
+from server.telemetry.aging import aged, aged_readings, rounded
 from server.telemetry.dialects import Dialect
 from server.telemetry.dialects.vllm import VllmDialect
 from server.telemetry.engine_series import EngineSeries
@@ -31,9 +32,11 @@ from server.telemetry.scraper import TIMEOUT_S, ScrapeError, SourceLog, fetch, f
 from server.telemetry.snapshot import (
     Engine,
     Event,
+    Feel,
     Gpu,
     Host,
     JoinedRequest,
+    People,
     Quantiles,
     Queue,
     Snapshot,
@@ -63,6 +66,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     recording_s: float | None = None
     seq: int = 0
     uptime_s: float = 0.0
+    people: People = People()
+    """What the people were asked to be: wanted, weights, extras, preset, arrivals, profile."""
+    capacity: Progress | None = None
 
 
 class Collector:
@@ -88,7 +94,7 @@ class Collector:
         self._host: tuple[float, Host] | None = None
         self._engine = EngineSeries()
         self._gateway = GatewaySeries()
-        self._load = LoadSeries()
+        self._load = LoadSeries(slo)
         self._join = Join()
         self._healthy: bool | None = None
         self._exact: str = ""
@@ -141,6 +147,7 @@ class Collector:
             return
         self._join.on_load(record, now)
         self._by_client.on_load(record)
+        self._load.on_tokens(record.done, record.completion_tokens or record.chunks)
         self._clients_inside.on_finished(record.done, record.e2e_s)
 
     def on_engine_times(self, times: EngineTimes) -> None:
@@ -200,6 +207,8 @@ class Collector:
             self._held,
         )
         feel = experience.feel(word.attainment, gaps, now)
+        if load_runs:
+            feel = _beside_server(feel, engine.ttft_s)
         if bypassed:
             feel = msgspec.structs.replace(
                 feel, ttft_s=engine.ttft_s, gap_s=engine.itl_s, tokens_per_s=engine.generation_tokens_per_s
@@ -212,7 +221,7 @@ class Collector:
             read_only=facts.read_only,
             recording_s=facts.recording_s,
             verdict=word,
-            people=self._load.people(now),
+            people=self._people(facts, now),
             queue=self._queue(facts, now),
             engine=engine,
             feel=feel,
@@ -221,8 +230,25 @@ class Collector:
             gpus=self._gpus_now(engine, facts, now),
             gpu_note=facts.no_gpu or ("not asked yet" if self._gpus is None else self._gpus.note),
             host=Host() if self._host is None else aged_readings(self._host[1], at=self._host[0], now=now),
+            capacity=facts.capacity,
             events=facts.events[-EVENTS:],
             sources=self._states(now),
+        )
+
+    def _people(self, facts: Facts, now: float) -> People:
+        """What is measured of the people, and what they were asked to be."""
+        people = self._load.people(now)
+        if people.mode == "none":
+            return people
+        wanted = facts.people
+        return msgspec.structs.replace(
+            people,
+            wanted=wanted.wanted,
+            weights=wanted.weights,
+            extras=wanted.extras,
+            preset=wanted.preset,
+            arrivals=wanted.arrivals,
+            profile=wanted.profile,
         )
 
     def _silent_s(self, source: str, now: float) -> float:
@@ -338,6 +364,23 @@ class Collector:
             self._sources["nvml"].good(at)
         else:
             self._sources["nvml"].bad(self._gpus.note)
+
+
+def _beside_server(feel: Feel, server: Quantiles) -> Feel:
+    """The engine's mean TTFT beside the client's, and the gap. Both are means of about the same half minute; the engine
+    counts a request at its first token, the client at its end."""
+    if server.mean is None or feel.ttft_s.mean is None:
+        why = server.why or feel.ttft_s.why or "not known"
+        return msgspec.structs.replace(feel, server_ttft_s=Value(src="engine", why=why), ttft_gap_s=Value(why=why))
+    gap_s = feel.ttft_s.mean - server.mean
+    note = "client's mean less the engine's: connecting, our queue, the front end"
+    return msgspec.structs.replace(
+        feel,
+        server_ttft_s=Value(
+            v=rounded(server.mean), src="engine", age_s=server.age_s, n=server.n, window_s=server.window_s
+        ),
+        ttft_gap_s=Value(v=rounded(gap_s), src="load", n=feel.ttft_s.n, window_s=feel.ttft_s.window_s, why=note),
+    )
 
 
 def _utilization(rate: Value, peak: Peak | None, which: int, name: str) -> Value:

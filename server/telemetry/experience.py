@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 
 from loadgen.records import RequestRecord
-from loadgen.slo import Judgement, Slo, judge
+from loadgen.slo import STOPPED, Judgement, Miss, Slo, judge, miss
 from server.gateway.records import GatewayRecord
 from server.telemetry.aging import rounded, rounded_quantiles
 from server.telemetry.join import gateway_tpot_s, gateway_ttft_s
@@ -28,7 +28,8 @@ class Experience:
         self._tpot = SampleWindow(window_s)
         self._e2e = SampleWindow(window_s)
         self._tokens = SampleWindow(window_s)
-        self._judged: deque[tuple[float, Judgement]] = deque()
+        self._fluid = SampleWindow(window_s)
+        self._judged: deque[tuple[float, Judgement, Miss | None]] = deque()
 
     def watch(self, now: float) -> None:
         """Requests would be seen now: the first call begins what rates are over, the latest dates what is shown."""
@@ -44,7 +45,10 @@ class Experience:
             record.e2e_s if record.outcome == "ok" else None,
             record.completion_tokens,
             judge(record, self._slo),
+            miss(record, self._slo),
         )
+        if record.fluidity is not None and record.behaviour != "slow" and record.reason != STOPPED:
+            self._fluid.add(record.done, record.fluidity)
 
     def on_gateway(self, record: GatewayRecord, at: float) -> None:
         """`at` is when it became clear that the client is not ours."""
@@ -65,12 +69,13 @@ class Experience:
         e2e_s: float | None,
         tokens: int | None,
         judgement: Judgement,
+        why: Miss | None = None,
     ) -> None:
         self.watch(at)
         for window, v in ((self._ttft, ttft_s), (self._tpot, tpot_s), (self._e2e, e2e_s), (self._tokens, tokens)):
             if v is not None:
                 window.add(at, v)
-        self._judged.append((at, judgement))
+        self._judged.append((at, judgement, why))
         while self._judged[0][0] < at - 2 * self._window_s:
             self._judged.popleft()
 
@@ -78,11 +83,12 @@ class Experience:
         """Good, missed, and all that finished within the window."""
         while self._judged and self._judged[0][0] < now - self._window_s:
             self._judged.popleft()
-        words = [judgement for _, judgement in self._judged]
+        words = [judgement for _, judgement, _ in self._judged]
         return words.count("good"), words.count("miss"), len(words)
 
     def feel(self, attainment: Value, gaps: Quantiles, now: float) -> Feel:
         good, _, finished = self.judged(now)
+        fluid = self._fluid.values(now)
         seen_s = 0.0 if self._since is None else min(self._window_s, now - self._since)
         age_s = max(0.0, now - self._watched)
         return Feel(
@@ -93,6 +99,13 @@ class Experience:
             tokens_per_s=self._rate(math.fsum(self._tokens.values(now)), finished, seen_s),
             attainment=attainment,
             goodput_per_s=self._rate(good, finished, seen_s),
+            fluidity=Value(
+                v=rounded(math.fsum(fluid) / len(fluid)), src=self._src, n=len(fluid), window_s=self._window_s
+            )
+            if fluid
+            else Value(src=self._src, why="no tokens read in the window"),
+            misses=dict(Counter(why for _, _, why in self._judged if why is not None)),
+            slo=self._slo,
         )
 
     def _rate(self, amount: float, n: int, seen_s: float) -> Value:

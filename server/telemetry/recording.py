@@ -47,6 +47,7 @@ class Recorder:
     def __init__(self, path: Path) -> None:
         """Create `path`. Raises RecordingError when it exists or cannot be written."""
         self.path = path
+        self._requests: BinaryIO | None = None
         self.snapshots = 0
         self._first_at: float | None = None
         self._last_at = 0.0
@@ -74,8 +75,26 @@ class Recorder:
         self._last_at = snapshot.at
         self.snapshots += 1
 
+    def write_request(self, line: bytes) -> None:
+        """Append one request record, a JSON line, to the file beside it (see `requests_beside`). Raises OSError."""
+        if self._requests is None:
+            descriptor = os.open(
+                requests_beside(self.path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+            )
+            self._requests = os.fdopen(descriptor, "wb")
+        self._requests.write(line.rstrip(b"\n") + b"\n")
+
+    def flush(self) -> None:
+        """Everything that was written can be read. Raises OSError."""
+        if self._requests is not None:
+            self._requests.flush()
+
     def close(self) -> None:
         """End the stream. On a full disk its end is missing, which costs nothing."""
+        if self._requests is not None:
+            with contextlib.suppress(OSError):
+                self._requests.close()
+            self._requests = None
         if not self._file.closed:
             with contextlib.suppress(OSError):
                 self._file.write(self._packer.flush())
@@ -86,6 +105,11 @@ class Recorder:
         view = memoryview(packed)
         while view:
             view = view[self._file.write(view) :]
+
+
+def requests_beside(path: Path) -> Path:
+    """Where a recording keeps the records of single requests: JSON lines that `loadgen.trace` can replay."""
+    return path.with_name(path.name + ".requests.jsonl")
 
 
 def read(path: Path) -> Iterator[Snapshot]:

@@ -10,6 +10,10 @@ from typing import Literal
 
 import msgspec
 
+from loadgen.capacity import Progress
+from loadgen.profile import Profile
+from loadgen.slo import CHAT, Slo
+
 SCHEMA_VERSION = 1
 
 Source = Literal["engine", "gateway", "load", "nvml", "gpm", "host", "config", "trace", "stack"]
@@ -146,6 +150,38 @@ class People(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     """Totals by outcome; with in_flight they sum to sent_total."""
     loop_lag_ms: Value = ABSENT
     cpu_share: Value = ABSENT
+    crowds: dict[str, int] = {}
+    """People there are by behaviour (`loadgen.records.Behaviour`); they sum to `people`."""
+    flash: Value = ABSENT
+    """People of a flash crowd who are still there; not in `people`."""
+    wanted: int = 0
+    """People asked for, before weights split them; extras of one behaviour come on top."""
+    weights: dict[str, float] = {}
+    """How `wanted`, or the strangers of an open loop, are split by behaviour; empty: all patient."""
+    extras: dict[str, int] = {}
+    """People of one behaviour asked for besides `wanted`."""
+    preset: str = ""
+    """The preset they were picked as; empty once something was changed by hand."""
+    arrivals: str = ""
+    """Open loop in words: `gamma 4 /s, shape 0.25`; empty in closed loop."""
+    profile: Profile | None = None
+    """What they ask and how they behave."""
+    workers: int = 0
+    amplification: Value = ABSENT
+    """Requests sent per request that somebody meant to make, over the window."""
+    left_per_min: Value = ABSENT
+    """Requests abandoned because somebody had enough."""
+    wasted_tokens_per_s: Value = ABSENT
+    """Tokens that had reached people who then left, counted in chunks: at least so many were made for nobody."""
+    wasted_share: Value = ABSENT
+    """Of all tokens that reached anybody in the window, 0..1."""
+    clipped_share: Value = ABSENT
+    """Requests whose drawn lengths did not fit the context, 0..1, since the workers started."""
+    send_lag_ms: Value = ABSENT
+    start_lag_ms: Value = ABSENT
+    """Largest delay between meaning to begin a request and having begun it, in the latest interval."""
+    void: str = ""
+    """Why the figures are not to be trusted now: the load generator is the limit. Empty when they are."""
 
 
 class Queue(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
@@ -184,6 +220,16 @@ class Feel(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     attainment: Value = ABSENT
     """good / due over the window, 0..1."""
     goodput_per_s: Value = ABSENT
+    fluidity: Value = ABSENT
+    """Mean share of token deadlines met, 0..1 (`loadgen.slo.fluidity`), slow readers left out."""
+    misses: dict[str, int] = {}
+    """Why requests of the window were not good: ttft, tpot, refused, error, left."""
+    slo: Slo = CHAT
+    """What good means."""
+    server_ttft_s: Value = ABSENT
+    """The engine's own mean TTFT over the same window, for the gap to ours."""
+    ttft_gap_s: Value = ABSENT
+    """Client's mean TTFT less the engine's: connect, accept, queue and front end."""
 
 
 class StageTime(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
@@ -320,6 +366,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     gpu_note: str = ""
     """Why there is no GPU reading, e.g. `no NVIDIA driver on this machine`."""
     host: Host = Host()
+    capacity: Progress | None = None
+    """The capacity search that runs, or the latest one of this stack."""
     events: list[Event] = []
     """The latest, oldest first, at most 20."""
     sources: dict[str, SourceState] = {}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from loadgen.histogram import Histogram, quantiles_of
 from server.telemetry.snapshot import Quantiles, Source
 
 P95_NEEDS = 100
@@ -211,74 +212,49 @@ def _rank(n: int, q: float) -> int:
     return max(0, math.ceil(q * n) - 1)
 
 
-_LOG_RATIO = math.log(1.02)
-_SMALLEST = 1e-6
+class HistogramWindow:
+    """Very many values (each gap between tokens) as histograms, one a batch: a quantile is within 1 %, mean and max are exact.
 
-
-@dataclass(slots=True)
-class _Slice:
-    at: float
-    counts: Counter[int]
-    n: int
-    total: float
-    largest: float
-
-
-class LogWindow:
-    """Very many values (each gap between tokens) in buckets 2 % wide: a quantile is within 1 %, mean and max are exact.
-
-    Values arrive in batches; each batch is one slice that leaves as a whole, so a tick costs its own values and a walk
-    over some hundred buckets, whatever the window holds. Values under a microsecond count as 0.
+    A batch leaves as a whole, so a tick costs its own buckets and a walk over some hundred, whatever the window holds.
     """
 
     def __init__(self, window_s: float = 30.0) -> None:
         self._window_s = window_s
-        self._slices: deque[_Slice] = deque()
+        self._slices: deque[tuple[float, Histogram]] = deque()
         self._counts: Counter[int] = Counter()
 
-    def add(self, at: float, values: Iterable[float]) -> None:
-        """Take one batch of non-negative values that share a stamp."""
-        batch = [max(0.0, value) for value in values]
-        if not batch:
-            return
-        counts = Counter(-1 if v < _SMALLEST else int(math.log(v / _SMALLEST) / _LOG_RATIO) for v in batch)
-        self._counts.update(counts)
-        self._slices.append(_Slice(at, counts, len(batch), math.fsum(batch), max(batch)))
+    def add(self, at: float, batch: Histogram) -> None:
+        """Take one batch that shares a stamp."""
+        if batch.n:
+            self._counts.update(batch.counts)
+            self._slices.append((at, batch))
 
     def clear(self) -> None:
         self._slices.clear()
         self._counts.clear()
 
     def quantiles(self, now: float, src: Source = "load") -> Quantiles:
-        while self._slices and self._slices[0].at < now - self._window_s:
-            for key, count in self._slices.popleft().counts.items():
+        while self._slices and self._slices[0][0] < now - self._window_s:
+            for key, count in self._slices.popleft()[1].counts.items():
                 self._counts[key] -= count
                 if not self._counts[key]:
                     del self._counts[key]
         if not self._slices:
             return Quantiles(src=src, window_s=self._window_s, exact=False, why="nothing in the window")
-        n = sum(part.n for part in self._slices)
-        largest = max(part.largest for part in self._slices)
-        keys = sorted(self._counts)
+        batches = [batch for _, batch in self._slices]
+        n = sum(batch.n for batch in batches)
+        largest = max(batch.largest for batch in batches)
+        p50, p95, p99 = quantiles_of(self._counts, n, largest, (0.5, 0.95, 0.99))
         return Quantiles(
             n=n,
             window_s=self._window_s,
             src=src,
-            age_s=max(0.0, now - self._slices[-1].at),
-            mean=math.fsum(part.total for part in self._slices) / n,
-            p50=self._at(keys, _rank(n, 0.5), largest),
-            p95=self._at(keys, _rank(n, 0.95), largest) if n >= P95_NEEDS else None,
-            p99=self._at(keys, _rank(n, 0.99), largest) if n >= P99_NEEDS else None,
+            age_s=max(0.0, now - self._slices[-1][0]),
+            mean=math.fsum(batch.total for batch in batches) / n,
+            p50=p50,
+            p95=p95 if n >= P95_NEEDS else None,
+            p99=p99 if n >= P99_NEEDS else None,
             max=largest,
             exact=False,
             why="quantiles within 1 %",
         )
-
-    def _at(self, keys: list[int], rank: int, largest: float) -> float:
-        seen = 0
-        for key in keys:
-            seen += self._counts[key]
-            if seen > rank:
-                middle = _SMALLEST * math.exp((key + 0.5) * _LOG_RATIO)
-                return 0.0 if key < 0 else min(middle, largest)
-        raise AssertionError("the buckets hold fewer values than the slices")

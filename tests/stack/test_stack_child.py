@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from loadgen.records import SetPeople
+from loadgen.commands import Burst
 from server.child import DEATHS, JsonChild, KeptChild
 from tests.fakes.waiting import until
 
@@ -41,13 +41,13 @@ async def test_commands_go_in_and_lines_come_out(tmp_path: Path) -> None:
     heard = Heard()
     echo = child(ECHO, tmp_path, heard)
     await echo.start()
-    echo.send(SetPeople(3))
+    echo.send(Burst(3))
     await asyncio.wait_for(heard.first.wait(), 10)
-    assert heard.lines == [b'got {"op":"people","count":3}\n']
+    assert heard.lines == [b'got {"op":"burst","count":3}\n']
     await echo.stop(5)
     assert heard.codes == [0]
     assert echo.pid is None
-    echo.send(SetPeople(4))  # gone: lost, not raised
+    echo.send(Burst(4))  # gone: lost, not raised
 
 
 async def test_one_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ async def test_one_that_dies_is_started_again_with_new_arguments_until_it_is_eno
     assert heard.lines == [b"0\n", b"1\n", b"2\n"]
     assert "code 7: starting it again" in ends[0]
     assert "left alone" in ends[-1]
-    assert not kept.send(SetPeople(1))
+    assert not kept.send(Burst(1))
     await kept.stop(5)
 
 
@@ -117,7 +117,7 @@ async def test_one_that_was_told_to_go_stays_away(tmp_path: Path) -> None:
         on_ended=ends.append,
     )
     await kept.start()
-    assert kept.send(SetPeople(3))
+    assert kept.send(Burst(3))
     await asyncio.wait_for(heard.first.wait(), 10)
     await kept.stop(5)
     assert (ends, kept.pid) == ([], None)

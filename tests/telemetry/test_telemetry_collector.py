@@ -13,13 +13,17 @@ import msgspec
 import pynvml
 import pytest
 
-from loadgen.records import IntervalRecord, RequestRecord
+from loadgen.histogram import Histogram
+from loadgen.profile import Profile
+from loadgen.records import Behaviour, IntervalRecord, RequestRecord
+from loadgen.slo import INTERACTIVE
 from server.gateway.records import GatewayRecord
 from server.telemetry.collector import Collector, Facts
 from server.telemetry.gpu import GpuReader
 from server.telemetry.join import STAGES, EngineTimes
 from server.telemetry.snapshot import (
     Engine,
+    People,
     Quantiles,
     Snapshot,
     SourceState,
@@ -148,18 +152,25 @@ def request(i: int, at: float) -> tuple[GatewayRecord, RequestRecord, EngineTime
     return gateway, load, EngineTimes(trace_id=trace, queue_s=0.01, prefill_s=0.1, decode_s=2.39)
 
 
+def gaps(count: int) -> Histogram:
+    """So many gaps of 20 ms."""
+    made = Histogram()
+    for _ in range(count):
+        made.add(0.02)
+    return made
+
+
 def interval(at: float, worker: int = 0, **changes: Any) -> IntervalRecord:
     record = IntervalRecord(
         worker=worker,
         at=at,
         mode="closed",
-        people=10,
+        crowds={"patient": 10},
         thinking=4,
-        slow_people=0,
         in_flight=6,
         scheduled_total=100,
         outcomes={"ok": 94},
-        gaps_ms=[20.0] * 200,
+        gaps=gaps(200),
         loop_lag_ms=1.0 + worker,
         cpu_share=0.1,
     )
@@ -415,7 +426,10 @@ async def test_people_who_wait_past_the_limit_are_misses_already() -> None:
     async with collecting() as (collector, clock):
         for i in range(20):
             collector.on_load(request(i, clock.now - 3.0)[1])
-        collector.on_load(interval(clock.now, ttft_so_far_s=[0.1] * 5 + [3.0] * 10))
+        waiting = [(clock.now - 0.1, None)] * 5 + [(clock.now - 3.0, None)] * 7
+        waiting += [(clock.now - 9.0, clock.now - 6.0)] * 3  # it reads on, but the first token came too late
+        waiting += [(clock.now - 9.0, clock.now - 8.5)] * 4
+        collector.on_load(interval(clock.now, waiting=waiting))
         found = collector.snapshot(FACTS, clock.now, 0.0)
     assert found.verdict.attainment.n == 30
     assert found.verdict.word == "BROKEN"
@@ -440,7 +454,7 @@ async def test_littles_law_holds_in_steady_load() -> None:
         for tick in range(200):
             _, load, _ = request(tick, clock.now - 2.97)
             collector.on_load(load)
-            collector.on_load(interval(clock.now, gaps_ms=[]))
+            collector.on_load(interval(clock.now, gaps=Histogram()))
             found = collector.snapshot(FACTS, clock.now, 0.0)
             clock.now += 0.5
     assert found.little.n == 120
@@ -504,3 +518,50 @@ async def test_requests_that_pass_no_gateway_show_the_engines_own_account() -> N
     assert found.feel.ttft_s.src == "engine"
     assert found.feel.ttft_s.n > 0
     assert found.verdict.word == "UNKNOWN"
+
+
+async def test_the_people_are_shown_as_measured_and_as_asked_for() -> None:
+    profile = Profile(seed=5)
+    asked = People(
+        wanted=12, weights={"patient": 2.0}, extras={"slow": 3}, preset="ten-friends", arrivals="", profile=profile
+    )
+    facts = msgspec.structs.replace(FACTS, people=asked)
+    async with collecting() as (collector, clock):
+        assert collector.snapshot(facts, clock.now, 0.0).people.wanted == 0, "nobody is there to be asked"
+        crowds: dict[Behaviour, int] = {"patient": 8, "slow": 2}
+        collector.on_load(interval(clock.now, crowds=crowds, flash=4, held=2))
+        collector.on_load(interval(clock.now, 1, crowds={"patient": 1}, flash=1))
+        people = collector.snapshot(facts, clock.now, 0.0).people
+    assert people.crowds == {"patient": 9, "slow": 2}
+    assert (people.people.v, people.slow.v, people.flash.v, people.held.v, people.workers) == (11, 2, 5, 2, 2)
+    assert (people.wanted, people.weights, people.extras) == (12, {"patient": 2.0}, {"slow": 3})
+    assert (people.preset, people.profile) == ("ten-friends", profile)
+
+
+async def test_the_engines_ttft_stands_beside_the_clients() -> None:
+    async with serving() as engine, serving() as gateway, collecting() as (collector, clock):
+        found = await loaded(collector, clock, engine, gateway)
+        feel = found.feel
+        assert feel.server_ttft_s.v == pytest.approx(found.engine.ttft_s.mean)
+        assert feel.server_ttft_s.src == "engine"
+        assert feel.ttft_s.mean is not None
+        assert found.engine.ttft_s.mean is not None
+        assert feel.ttft_gap_s.v == pytest.approx(feel.ttft_s.mean - found.engine.ttft_s.mean, rel=1e-4)
+        collector.reset_engine()
+        feel = collector.snapshot(FACTS, clock.now, 0.0).feel
+    assert (feel.server_ttft_s.v, feel.ttft_gap_s.v) == (None, None)
+    assert feel.server_ttft_s.why
+
+
+async def test_another_promise_is_judged_and_shown() -> None:
+    clock = Clock()
+    collector = Collector(slo=INTERACTIVE, gpu=GpuReader(FakeNvml()), clock=clock)
+    try:
+        for i in range(20):
+            collector.on_load(request(i, clock.now - 3.0)[1])
+        found = collector.snapshot(FACTS, clock.now, 0.0)
+    finally:
+        await collector.aclose()
+    assert found.feel.slo == INTERACTIVE
+    assert found.feel.misses == {"ttft": 20}
+    assert found.verdict.attainment.v == 0.0

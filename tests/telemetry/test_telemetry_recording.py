@@ -8,9 +8,12 @@ import stat
 import zlib
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from server.telemetry.recording import FORMAT, Recorder, RecordingError, read
+from loadgen.records import RequestRecord
+from loadgen.trace import TraceRow, read_trace
+from server.telemetry.recording import FORMAT, Recorder, RecordingError, read, requests_beside
 from server.telemetry.snapshot import SCHEMA_VERSION, Snapshot, Value, Verdict, snapshot_encoder
 
 
@@ -99,6 +102,7 @@ def test_a_full_disk_is_an_error_once_and_closing_is_none() -> None:
     full = Path("/dev/full")
     recorder = object.__new__(Recorder)
     recorder._file = full.open("wb", buffering=0)
+    recorder._requests = None
     recorder._packer = zlib.compressobj(6, zlib.DEFLATED, 31)
     with pytest.raises(OSError, match="No space left"):
         recorder.write(snapshot(0))
@@ -128,3 +132,22 @@ def test_what_is_no_recording_is_refused(tmp_path: Path, content: bytes) -> None
     path.write_bytes(content)
     with pytest.raises(RecordingError, match=r"run\.rec is"):
         list(read(path))
+
+
+def test_single_requests_lie_beside_it_and_can_be_replayed(tmp_path: Path) -> None:
+    path = tmp_path / "run.rec"
+    recorder = Recorder(path)
+    recorder.write(snapshot(0))
+    assert not requests_beside(path).exists()
+    for number in (2, 1):
+        request = RequestRecord(
+            request_id=str(number), person="p", behaviour="patient", scheduled=10.0 * number, done=99.0, outcome="ok",
+            prompt_tokens=number, completion_tokens=5,
+        )  # fmt: skip
+        recorder.write_request(msgspec.json.encode(request) + b"\n")
+    recorder.flush()
+    beside = requests_beside(path)
+    assert stat.S_IMODE(beside.stat().st_mode) == 0o600
+    assert list(read_trace(str(beside))) == [TraceRow(0.0, 1, 5), TraceRow(10.0, 2, 5)]
+    recorder.close()
+    assert len(list(read_trace(str(beside)))) == 2

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadgen.histogram import Histogram
 from server.telemetry.windows import (
     Buckets,
     Gain,
-    LogWindow,
+    HistogramWindow,
     SampleWindow,
     bucket_quantile,
     bucket_quantiles,
@@ -198,11 +200,18 @@ def test_a_full_sample_window_says_how_far_back_it_reaches() -> None:
     assert found.window_s == pytest.approx(5.0)
 
 
+def histogram(values: list[float]) -> Histogram:
+    made = Histogram()
+    for value in values:
+        made.add(value)
+    return made
+
+
 @given(st.lists(st.floats(0, 1000), min_size=1, max_size=700), st.integers(1, 50))
-def test_log_window_is_within_one_percent(values: list[float], batch: int) -> None:
-    window = LogWindow(30.0)
+def test_histogram_window_is_within_one_percent(values: list[float], batch: int) -> None:
+    window = HistogramWindow(30.0)
     for i in range(0, len(values), batch):
-        window.add(i / 100, values[i : i + batch])
+        window.add(i / 100, histogram(values[i : i + batch]))
     found = window.quantiles(len(values) / 100)
     exact = sorted(values)
     n = len(exact)
@@ -215,10 +224,26 @@ def test_log_window_is_within_one_percent(values: list[float], batch: int) -> No
             assert got == pytest.approx(exact[math.ceil(q * n) - 1], rel=0.0101, abs=1e-6)
 
 
-def test_log_window_forgets_whole_batches() -> None:
-    window = LogWindow(30.0)
-    window.add(0.0, [5.0] * 10)
-    window.add(20.0, [1.0] * 10)
+@given(st.lists(st.tuples(st.floats(0, 20), st.lists(st.floats(0, 10), max_size=20)), min_size=1, max_size=30))
+def test_histogram_window_holds_what_is_in_it_and_no_more(batches: list[tuple[float, list[float]]]) -> None:
+    """After whatever came and went, it says what a fresh one of the same batches says."""
+    window, at, kept = HistogramWindow(30.0), 0.0, []
+    for seconds, values in batches:
+        at += seconds
+        window.add(at, histogram(values))
+        kept.append((at, values))
+        fresh = HistogramWindow(30.0)
+        for stamp, some in kept:
+            if stamp >= at - 30.0:
+                fresh.add(stamp, histogram(some))
+        assert msgspec.structs.astuple(window.quantiles(at)) == msgspec.structs.astuple(fresh.quantiles(at))
+
+
+def test_histogram_window_forgets_whole_batches() -> None:
+    window = HistogramWindow(30.0)
+    window.add(0.0, histogram([5.0] * 10))
+    window.add(20.0, histogram([1.0] * 10))
+    window.add(21.0, Histogram())
     assert window.quantiles(25.0).n == 20
     later = window.quantiles(45.0)
     assert (later.n, later.max) == (10, 1.0)
