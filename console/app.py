@@ -11,25 +11,30 @@ from typing import Any, ClassVar, Literal
 
 from textual import on, work
 from textual.app import App, SystemCommand
-from textual.binding import Binding, BindingType
+from textual.binding import BindingType
 from textual.events import Resize
 from textual.filter import LineFilter
 from textual.screen import Screen
 
 from console import format as fmt
-from console.deeds import DEEDS, Deed, people_step, why_not
+from console.deeds import DEEDS, Deed, bindings, deed_of, people_step, why_not
+from console.editing import more_people
 from console.history import History
-from console.messages import Answered, Sampled, SourceEnded, SourceLost
+from console.messages import Answered, Sampled, SourceEnded, SourceLost, Wanted
 from console.palette import ColourBlind
+from console.panels.capacity import searching
 from console.screens.ask import AskKey, AskNote, HelpScreen
 from console.screens.base import MIN_CELLS, MIN_ROWS, CockpitScreen
+from console.screens.capacity import CapacityScreen
 from console.screens.engine import EngineScreen
 from console.screens.flow import FlowScreen
+from console.screens.load import LoadScreen
 from console.sources.base import Source, SourceGoneError
 from console.view import KeyHint, Link, View
+from loadgen.records import Behaviour
 from server import commands
 from server.commands import Command
-from server.telemetry.snapshot import Snapshot
+from server.telemetry.snapshot import People, Snapshot
 
 STATUS_S = 8.0
 """Seconds that an answer stays in the status line."""
@@ -49,19 +54,14 @@ class CockpitApp(App[Left]):
     TITLE = "spark-serve"
     CSS_PATH = "console.tcss"
     ENABLE_COMMAND_PALETTE = True
-    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {"flow": FlowScreen, "engine": EngineScreen}
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
+        "flow": FlowScreen,
+        "engine": EngineScreen,
+        "load": LoadScreen,
+        "capacity": CapacityScreen,
+    }
     DEFAULT_MODE = "flow"
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            deed.keys,
-            deed.action,
-            deed.label,
-            id=f"cockpit.{deed.action}",
-            key_display=deed.shown,
-            tooltip=deed.explained,
-        )
-        for deed in DEEDS
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = bindings("")
 
     def __init__(self, source: Source, *, title_note: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -168,6 +168,8 @@ class CockpitApp(App[Left]):
                 KeyHint(deed.shown, deed.label, deed.action, self.why_not(deed), deed.rank)
                 for deed in DEEDS
                 if deed.rank
+                and deed.where in ("", self.current_mode)
+                and deed.action != f"show_screen('{self.current_mode}')"
             ),
         )
 
@@ -204,21 +206,23 @@ class CockpitApp(App[Left]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Grey what cannot be done."""
         del parameters
-        deed = _deed(action)
+        deed = deed_of(action)
         return None if deed is not None and self.why_not(deed) else True
 
     async def run_action(self, action: Any, default_namespace: Any = None, namespaces: Any = None) -> bool:
         """Run an action, or say why it is greyed."""
-        deed = _deed(action) if isinstance(action, str) else None
+        deed = deed_of(action) if isinstance(action, str) else None
         if deed is not None and (reason := self.why_not(deed)):
             self.flash(f"{deed.label}: {reason}", "warn")
             return True
         return await super().run_action(action, default_namespace, namespaces)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        """Every deed by name."""
+        """Every deed by name, but for moves on a screen."""
         del screen
         for deed in DEEDS:
+            if deed.action.startswith("screen."):
+                continue
             reason = self.why_not(deed)
             yield SystemCommand(
                 f"{(deed.title or deed.label).capitalize()} ({deed.shown.split()[0]})",
@@ -234,14 +238,52 @@ class CockpitApp(App[Left]):
         """Many requests at once."""
         self._send(commands.Burst())
 
-    def action_slow(self) -> None:
-        """Slow readers or none."""
-        self._send(commands.Slow())
+    def action_extra(self, behaviour: Behaviour) -> None:
+        """People of one behaviour besides the others, or none."""
+        self._send(commands.Extra(behaviour))
+
+    def action_flash_crowd(self) -> None:
+        """Many who come, ask and go."""
+        self._send(commands.Flash())
+
+    def action_preset(self, name: str) -> None:
+        """A load with a name."""
+        self._send(commands.Preset(name))
 
     def action_people(self, sign: int) -> None:
-        """More or fewer people, about a tenth."""
-        count = self.snapshot.people.people.v if self.snapshot else None
-        self._send(commands.People(delta=sign * people_step(count)))
+        """More or fewer people, about a tenth; in open loop a higher or lower rate."""
+        people = self.snapshot.people if self.snapshot else People()
+        self._do(more_people(people, sign, people_step(people.people.v)))
+
+    @on(Wanted)
+    def _carry_out(self, message: Wanted) -> None:
+        self._do(message.command)
+
+    def _do(self, wanted: Command | str) -> None:
+        """Send a command; what is no command says why."""
+        if isinstance(wanted, str):
+            self.flash(wanted, "warn")
+        else:
+            self._send(wanted)
+
+    def action_capacity(self) -> None:
+        """Ask, then search for how many people can be served; a search that runs is stopped."""
+        capacity = self.snapshot.capacity if self.snapshot else None
+        if searching(capacity):
+            self._send(commands.Capacity(on=False))
+            return
+
+        def answered(key: str | None) -> None:
+            if key is not None:
+                self._send(commands.Capacity(careful=key == "c"))
+
+        question = "A search changes the number of people for up to 6 minutes, then puts it back."
+        answers = {"y": "search, until the 90 % interval is within 15 %", "c": "be careful: until it is within 10 %"}
+        self.push_screen(AskKey(question, answers), answered)
+
+    def action_report(self) -> None:
+        """What was seen, as a file."""
+        self._send(commands.Report())
 
     def action_restart(self) -> None:
         """Ask which kind of cold, then restart."""
@@ -319,9 +361,3 @@ class CockpitApp(App[Left]):
     def _leave_on_signal(self, number: signal.Signals) -> None:
         """128 + n, with the terminal as it was."""
         self.exit(Left("signal", f"Detached by {number.name}; the stack lives on."), return_code=128 + number)
-
-
-def _deed(action: str) -> Deed | None:
-    """The deed of an action, with or without its arguments and namespace."""
-    name = action.removeprefix("app.").split("(")[0]
-    return next((deed for deed in DEEDS if deed.action.split("(")[0] == name), None)

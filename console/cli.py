@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 it could not be done (one sentence on stderr says why), 2 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import shutil
 import sys
@@ -17,19 +16,17 @@ from typing import NoReturn
 import msgspec
 import psutil
 
+from console import load_verbs
 from console.sources.base import Source
+from console.verb import UsageError, count, port, send
 from server import commands
 from server.client import StackClient, StackError
-from server.config import LoadSettings, SettingError, StackSettings, default_paths
+from server.config import SettingError, StackSettings, default_paths
 from server.engine.errors import EngineError
 
 SMALLEST_TERMINAL = (60, 16)
 DOWN_TIMEOUT_S = 60.0
 _WIPE = "\r\x1b[2K"
-
-
-class UsageError(Exception):
-    """The command line cannot be carried out as it stands; exit code 2."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,35 +61,6 @@ def _print_version() -> int:
     except metadata.PackageNotFoundError:
         print("spark-serve (from a checkout that is not installed)")
     return 0
-
-
-# argument types: argparse turns their ValueError into one sentence and exit code 2
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 100_000:
-        raise ValueError
-    return number
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 1e6:
-        raise ValueError
-    return number
-
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 65535:
-        raise ValueError
-    return number
-
-
-_count.__name__ = "whole number"
-_positive.__name__ = "positive number"
-_port.__name__ = "port"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -130,17 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     status = verb("status", _status, "Say how the stack is; exit code 0 when it serves.")
     status.add_argument("--json", action="store_true", help="the whole snapshot as JSON")
 
-    burst = verb("burst", _send_burst, "Send N requests at once (default 3 x max-num-seqs).")
-    burst.add_argument("count", metavar="N", type=_count, nargs="?")
-    slow = verb("slow", _send_slow, "Have N slow readers (default: toggle).")
-    slow.add_argument("count", metavar="N", type=_count, nargs="?")
-    people = verb("people", _send_people, "Have N people.")
-    people.add_argument("count", metavar="N", type=_count)
-    rate = verb("rate", _send_rate, "Open loop at R requests per second; `off` goes back to people.")
-    rate.add_argument("rate", metavar="R|off")
     limits = verb("limits", _send_limits, "Change the gateway's admission limits on the running stack.")
-    limits.add_argument("--max-in-flight", type=_count, metavar="N")
-    limits.add_argument("--max-queue", type=_count, metavar="N")
+    limits.add_argument("--max-in-flight", type=count, metavar="N")
+    limits.add_argument("--max-queue", type=count, metavar="N")
     verb("restart", _send_restart, "Cold-restart the engine (process-cold: new processes, caches warm).")
     marker = verb("marker", _send_marker, "Note an event on the charts.")
     marker.add_argument("note", nargs="*")
@@ -149,22 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("--stop", action="store_true")
     logs = verb("logs", _logs, "Print the end of a log: engine, gateway, load or stack.")
     logs.add_argument("child", nargs="?", default="engine", choices=["engine", "gateway", "load", "stack"])
-    logs.add_argument("-n", "--lines", type=_count, default=40)
+    logs.add_argument("-n", "--lines", type=count, default=40)
 
-    load = verb("load", _load, "Load any OpenAI-compatible server and report what people felt.")
-    load.add_argument("--url", required=True, help="the server's base URL, e.g. http://127.0.0.1:8000")
-    load.add_argument("--model", help="default: the first the server lists")
-    load.add_argument("--people", type=_count, default=None, help="closed loop (default 4)")
-    load.add_argument("--rate", type=_positive, help="open loop: requests per second (Poisson) instead of people")
-    load.add_argument("--slow", type=_count, default=0, help="slow readers besides")
-    load.add_argument("--duration", type=_positive, default=30.0, metavar="S", help="seconds (default 30)")
-    load.add_argument("--think", type=_positive, default=8.0, metavar="S", help="mean think time (default 8 s)")
-    load.add_argument("--prompt-tokens", type=_count, default=200, metavar="N", help="median prompt length")
-    load.add_argument("--output-tokens", type=_count, default=100, metavar="N", help="median reply length")
-    load.add_argument("--seed", type=_count, default=1)
-    load.add_argument("--slo", choices=["chat", "interactive"], default="chat")
-    load.add_argument("--out", type=Path, metavar="FILE", help="write one JSON line a request")
-    load.add_argument("--json", action="store_true", help="print the summary as JSON")
+    load_verbs.add(verb)
 
     engine = verb("engine", _engine_help, "Install vLLM in an environment of its own, or look at what is there.")
     actions = engine.add_subparsers(dest="action", metavar="ACTION")
@@ -196,22 +143,14 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
         "--engine-arg", action="append", default=[], metavar="ARG", help="passed on to vLLM, e.g. --engine-arg=--seed=1"
     )
     engine.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto")
-    engine.add_argument("--engine-port", type=_port, default=8100, metavar="PORT")
-    engine.add_argument("--max-num-seqs", type=_count, metavar="N", help="default 64 on a GPU, 8 on a CPU")
-    engine.add_argument("--max-model-len", type=_count, metavar="N")
+    engine.add_argument("--engine-port", type=port, default=8100, metavar="PORT")
+    engine.add_argument("--max-num-seqs", type=count, metavar="N", help="default 64 on a GPU, 8 on a CPU")
+    engine.add_argument("--max-model-len", type=count, metavar="N")
     gateway = parser.add_argument_group("gateway")
-    gateway.add_argument("--port", type=_port, default=8101, help="default 8101")
-    gateway.add_argument("--max-in-flight", type=_count, metavar="N", help="default: max-num-seqs")
-    gateway.add_argument("--max-queue", type=_count, metavar="N", help="429 beyond it; default 256")
-    load = parser.add_argument_group("people")
-    load.add_argument("--people", type=_count, default=10, help="default 10")
-    load.add_argument("--slow", type=_count, default=0)
-    load.add_argument("--think", type=_positive, default=8.0, metavar="S", help="mean think time (default 8 s)")
-    load.add_argument("--rate", type=_positive, metavar="R", help="open loop instead, requests per second")
-    load.add_argument("--workers", type=_count, default=1, metavar="N", help="load generator processes (default 1)")
-    load.add_argument("--seed", type=_count, default=1)
-    load.add_argument("--prompt-tokens", type=_count, metavar="N", help="median; default suits the device")
-    load.add_argument("--output-tokens", type=_count, metavar="N", help="median; default suits the device")
+    gateway.add_argument("--port", type=port, default=8101, help="default 8101")
+    gateway.add_argument("--max-in-flight", type=count, metavar="N", help="default: max-num-seqs")
+    gateway.add_argument("--max-queue", type=count, metavar="N", help="429 beyond it; default 256")
+    load_verbs.add_people(parser)
     parser.add_argument("--record", metavar="FILE", type=Path, help="record from the start")
 
 
@@ -237,16 +176,8 @@ def _settings(options: argparse.Namespace) -> StackSettings:
         max_model_len=options.max_model_len,
         max_in_flight=options.max_in_flight,
         max_queue=options.max_queue,
-        load=LoadSettings(
-            people=0 if options.attach and not options.drive else options.people,
-            slow=0 if options.attach and not options.drive else options.slow,
-            rate=options.rate,
-            think_s=options.think,
-            workers=options.workers,
-            seed=options.seed,
-            prompt_tokens=options.prompt_tokens,
-            output_tokens=options.output_tokens,
-        ),
+        load=load_verbs.load_settings(options),
+        slo=options.slo,
         record=str(options.record.resolve()) if options.record else None,
     )
 
@@ -424,52 +355,23 @@ def _status(options: argparse.Namespace) -> int:
     return _print_snapshot(StackClient(default_paths()), options.json)
 
 
-def _send(command: commands.Command) -> int:
-    answer = StackClient(default_paths()).send(command)
-    if not answer.ok:
-        raise StackError(answer.message)
-    print(answer.message)
-    return 0
-
-
-def _send_burst(options: argparse.Namespace) -> int:
-    return _send(commands.Burst(options.count))
-
-
-def _send_slow(options: argparse.Namespace) -> int:
-    return _send(commands.Slow(options.count))
-
-
-def _send_people(options: argparse.Namespace) -> int:
-    return _send(commands.People(count=options.count))
-
-
-def _send_rate(options: argparse.Namespace) -> int:
-    if options.rate == "off":
-        return _send(commands.Rate(None))
-    try:
-        return _send(commands.Rate(_positive(options.rate)))
-    except ValueError:
-        raise UsageError("The rate is a positive number of requests per second, or `off`.") from None
-
-
 def _send_limits(options: argparse.Namespace) -> int:
     if options.max_in_flight is None and options.max_queue is None:
         raise UsageError("Give --max-in-flight, --max-queue or both.")
-    return _send(commands.Limits(options.max_in_flight, options.max_queue))
+    return send(commands.Limits(options.max_in_flight, options.max_queue))
 
 
 def _send_restart(_: argparse.Namespace) -> int:
-    return _send(commands.Restart())
+    return send(commands.Restart())
 
 
 def _send_marker(options: argparse.Namespace) -> int:
-    return _send(commands.Marker(" ".join(options.note)))
+    return send(commands.Marker(" ".join(options.note)))
 
 
 def _send_record(options: argparse.Namespace) -> int:
     path = str(options.file.resolve()) if options.file else None
-    return _send(commands.Record(on=not options.stop, path=path))
+    return send(commands.Record(on=not options.stop, path=path))
 
 
 def _logs(options: argparse.Namespace) -> int:
@@ -484,37 +386,6 @@ def _logs(options: argparse.Namespace) -> int:
             raise StackError(f"There is no log of {options.child} yet.")
         lines = tail(path, options.lines)
     print("\n".join(lines))
-    return 0
-
-
-def _load(options: argparse.Namespace) -> int:
-    from loadgen.run import LoadOptions, run_load
-    from loadgen.slo import PRESETS
-    from loadgen.summary import table
-    from loadgen.target import LoadError
-
-    if options.people is not None and options.rate is not None:
-        raise UsageError("Give --people (closed loop) or --rate (open loop), not both.")
-    people = 4 if options.people is None else options.people
-    wanted = LoadOptions(
-        url=options.url,
-        model=options.model,
-        people=0 if options.rate is not None else people,
-        rate=options.rate,
-        slow=options.slow,
-        duration_s=options.duration,
-        think_s=options.think,
-        seed=options.seed,
-        prompt_tokens=options.prompt_tokens,
-        output_tokens=options.output_tokens,
-        slo=PRESETS[options.slo],
-        out=str(options.out) if options.out else None,
-    )
-    try:
-        summary = asyncio.run(run_load(wanted))
-    except LoadError as error:
-        raise StackError(str(error)) from None
-    print(msgspec.json.format(msgspec.json.encode(summary)).decode() if options.json else table(summary))
     return 0
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from textual.binding import Binding, BindingType
+
+from loadgen.presets import presets
+from loadgen.profile import Profile
 from server.telemetry.snapshot import Snapshot
 
 Touches = Literal["nothing", "stack", "load"]
@@ -26,31 +30,151 @@ class Deed:
     title: str = ""
     """Its name in the palette, where the footer's label does not stand for itself."""
     rank: int = 2
-    """0: not in the footer; 1: only where there is room for it."""
+    """0: not in the footer; else the lower, the earlier it is left out where room is short."""
+    where: str = ""
+    """The screen on which its key works; empty: on every one."""
 
+
+PRESETS = presets(Profile(), trace="the trace given with --trace")
+"""As they are listed here; the stack fits them to its model."""
+_LETTERS = "ABCDEFGHIJKLMNOP"
+PRESET_KEYS = {preset.name: letter for preset, letter in zip(PRESETS, _LETTERS, strict=False)}
 
 DEEDS: tuple[Deed, ...] = (
-    Deed("burst", "b", "b", "burst", "Send 3 x max-num-seqs requests at once and watch the queue", "load"),
+    Deed("screen.choose(-1)", "up", "↑ ↓", "choose", "Choose a row of the Load screen", rank=5, where="load"),
+    Deed("screen.choose(1)", "down", "↓", "choose", "Choose the next row", rank=0, where="load"),
+    Deed("screen.change(1)", "right", "← →", "change", "Change what is chosen", "load", rank=5, where="load"),
+    Deed("screen.change(-1)", "left", "←", "change", "Change what is chosen", "load", rank=0, where="load"),
     Deed(
-        "slow",
-        "s",
-        "s",
-        "slow clients",
-        "Add slow readers, a quarter as many as there are people, or send them home",
+        "screen.take",
+        "enter",
+        "enter",
+        "take",
+        "Take the chosen preset, or switch the row",
         "load",
+        rank=5,
+        where="load",
     ),
-    Deed("restart", "c", "c", "cold restart", "Restart the engine and watch the stages of its start", "load"),
-    Deed("people(1)", "plus,equals_sign", "+ -", "people", "More people, or fewer with -", "load", title="more people"),
-    Deed("people(-1)", "minus,underscore", "-", "fewer people", "Fewer people", "load", rank=0),
+    Deed(
+        "capacity",
+        "g,enter",
+        "g",
+        "search or stop",
+        "Search for how many people can be served, after asking; again stops it",
+        "load",
+        title="capacity search",
+        rank=5,
+        where="capacity",
+    ),
+    Deed("burst", "b", "b", "burst", "Send 3 x max-num-seqs requests at once and watch the queue", "load", rank=4),
+    Deed(
+        "extra('slow')",
+        "s",
+        "s",
+        "slow readers",
+        "Slow readers come, a quarter of the people, or go home",
+        "load",
+        rank=4,
+    ),
+    Deed(
+        "extra('abandoner')",
+        "a",
+        "a",
+        "abandon",
+        "People who leave when it takes too long come, or go home",
+        "load",
+        title="abandoners",
+        rank=4,
+    ),
+    Deed(
+        "extra('retrier')",
+        "t",
+        "t",
+        "retry storm",
+        "People who ask again and again come, or go home",
+        "load",
+        rank=4,
+    ),
+    Deed(
+        "extra('long')",
+        "l",
+        "l",
+        "long prompts",
+        "People with prompts several times as long come, or go home",
+        "load",
+        rank=3,
+    ),
+    Deed(
+        "flash_crowd",
+        "f",
+        "f",
+        "flash crowd",
+        "Many come within five seconds, ask three times and go",
+        "load",
+        rank=3,
+    ),
+    Deed("restart", "c", "c", "cold restart", "Restart the engine and watch the stages of its start", "load", rank=4),
+    Deed(
+        "people(1)",
+        "plus,equals_sign",
+        "+ -",
+        "people",
+        "More people, or fewer with -; in open loop the rate",
+        "load",
+        title="more people",
+        rank=4,
+    ),
+    Deed("people(-1)", "minus,underscore", "-", "fewer people", "Fewer people, or a lower rate", "load", rank=0),
     Deed("freeze", "space", "space", "freeze", "Let the display stand still; collecting goes on"),
     Deed("marker", "m", "m", "mark", "Drop a marker with a note on the charts", "stack", rank=1),
     Deed("record", "r", "r", "record", "Start or stop a recording", "stack", rank=1),
-    Deed("show_screen('flow')", "1", "1", "flow", "The picture of the course, alive", rank=1),
-    Deed("show_screen('engine')", "3", "3", "engine", "Cold start, versions, limits, arguments", rank=1),
-    Deed("detach", "q,ctrl+c", "q", "detach", "Leave; the stack lives on"),
+    Deed("report", "e", "e", "report", "Write request_log.md of what was seen", "stack", rank=1),
+    Deed("show_screen('flow')", "1", "1", "flow", "The picture of the course, alive", rank=5),
+    Deed("show_screen('engine')", "3", "3", "engine", "Cold start, versions, limits, arguments", rank=3),
+    Deed("show_screen('load')", "4", "4", "load", "Who is out there and what they ask, edited live", rank=4),
+    Deed("show_screen('capacity')", "5", "5", "capacity", "How many people this setup serves", rank=4),
+    Deed("detach", "q,ctrl+c", "q", "detach", "Leave; the stack lives on", rank=3),
     Deed("stop", "Q", "Q", "stop", "Stop the stack, after asking", "stack"),
-    Deed("help", "question_mark", "?", "help", "Keys, and how to read the screen"),
+    Deed("help", "question_mark", "?", "help", "Keys, and how to read the screen", rank=5),
+    *(
+        Deed(
+            f"preset('{preset.name}')",
+            PRESET_KEYS[preset.name],
+            PRESET_KEYS[preset.name],
+            preset.title,
+            preset.says[0].upper() + preset.says[1:],
+            "load",
+            title=f"preset: {preset.title}",
+            rank=0,
+            where="load",
+        )
+        for preset in PRESETS
+    ),
 )
+
+
+def bindings(where: str) -> list[BindingType]:
+    """The keys of one screen, or with an empty name those that work on all."""
+    return [
+        Binding(
+            deed.keys,
+            f"app.{deed.action}" if where and not deed.action.startswith("screen.") else deed.action,
+            deed.label,
+            id=f"cockpit.{deed.action}",
+            key_display=deed.shown,
+            tooltip=deed.explained,
+        )
+        for deed in DEEDS
+        if deed.where == where
+    ]
+
+
+def deed_of(action: str) -> Deed | None:
+    """The deed of an action, with or without its arguments."""
+    action = action.removeprefix("app.")
+    name = action.split("(")[0]
+    alike = [deed for deed in DEEDS if deed.action.split("(")[0] == name]
+    return next((deed for deed in alike if deed.action == action), alike[0] if alike else None)
 
 
 def why_not(deed: Deed, snapshot: Snapshot | None, can_send: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.message import Message
 
-from server.commands import Answer
+from server.commands import Answer, Command
 from server.telemetry.snapshot import Snapshot
 
 
@@ -38,3 +38,11 @@ class Answered(Message):
     def __init__(self, answer: Answer) -> None:
         super().__init__()
         self.answer = answer
+
+
+class Wanted(Message):
+    """A person changed something on a screen: the command that makes it so, or why it cannot be, in one clause."""
+
+    def __init__(self, command: Command | str) -> None:
+        super().__init__()
+        self.command = command

@@ -54,6 +54,14 @@ def braille(columns: Sequence[Column], rows: int, top: float) -> list[list[int]]
     return grid
 
 
+def along_log(value: float, low: float, high: float, steps: int) -> int | None:
+    """Which of `steps` places from `low` to `high` on a logarithmic axis a value falls on; None outside (or not above 0)."""
+    if not (0 < low < high and steps > 1 and math.isfinite(value) and value > 0):
+        return None
+    place = math.log(value / low) / math.log(high / low) * (steps - 1)
+    return round(place) if -0.5 <= place <= steps - 0.5 else None
+
+
 def characters(masks: Sequence[int]) -> str:
     """One row of masks as braille; an empty cell is a plain space."""
     return "".join(chr(0x2800 + mask) if mask else " " for mask in masks)

@@ -41,6 +41,8 @@ class View:
     status_style: str = "text"
     title_note: str = ""
     keys: tuple[KeyHint, ...] = ()
+    chosen: str = ""
+    """The row that arrow keys are on, on a screen that has some (`console.editing`)."""
 
 
 def figure(

@@ -7,11 +7,8 @@ from console import raster
 from console.history import CELL_S
 from console.ink import Line, Span, fit, frame, line, width
 from console.view import View, figure, quantile_note
-from loadgen.slo import CHAT
 from server.telemetry.snapshot import Feel, Quantiles
 
-GOOD_TTFT_S = CHAT.ttft_s
-"""Drawn as a line: a first token later than this is not good."""
 _ROWS = (
     ("TTFT", "time to the first token, from the moment the person meant to send", "ttft_s"),
     ("TPOT", "time per output token after the first", "tpot_s"),
@@ -25,18 +22,19 @@ def feel(view: View, cells: int, rows: int) -> list[Line]:
     shown = view.snapshot.feel if view.snapshot else Feel()
     inner, body_rows = cells - 4, rows - 2
     table_rows = 4 if body_rows >= 12 else 3
-    body = _table(shown, inner, table_rows, roomy=body_rows >= 8)
+    body = table(shown, inner, table_rows, roomy=body_rows >= 8)
     left = body_rows - len(body)
     if left >= 4:
-        body += _chart(view, inner, left)
+        body += chart(view, inner, left)
     title = line(Span("what people feel", "title"), Span(f", last {fmt.span(shown.ttft_s.window_s)}", "label"))
     source = shown.ttft_s.src
     elsewhere = {"gateway": "seen at the gateway", "engine": "as the engine itself counts"}
     right = line(Span(elsewhere[source], "label")) if source in elsewhere else ()
-    return frame(title, body[:body_rows], cells, rows, right=right or _goodput(shown))
+    return frame(title, body[:body_rows], cells, rows, right=right or goodput(shown))
 
 
-def _goodput(shown: Feel) -> Line:
+def goodput(shown: Feel) -> Line:
+    """The share of good requests, and how many a second."""
     if fmt.known(shown.attainment.v) is None:
         return ()
     good = shown.attainment.v or 0.0
@@ -47,7 +45,8 @@ def _goodput(shown: Feel) -> Line:
     return spans
 
 
-def _table(shown: Feel, room: int, rows: int, *, roomy: bool) -> list[Line]:
+def table(shown: Feel, room: int, rows: int, *, roomy: bool) -> list[Line]:
+    """A row of quantiles for each of TTFT, TPOT, gaps and whole replies, as many as `rows`; roomy: with a heading."""
     column = min(14, (room - 6) // 4)
     head: Line = line(Span(" " * 6))
     for name in ("p50", "p95", "p99", "n"):
@@ -77,16 +76,17 @@ def _quantile_row(label: str, note: str, quantiles: Quantiles, column: int, *, i
     return row + line(Span((n + dated).rjust(0 if inline else column), "stale" if late else "label", hint))
 
 
-def _chart(view: View, room: int, rows: int) -> list[Line]:
-    """Median and p95 of TTFT in one braille chart: a heading, the chart, a row of event marks."""
+def chart(view: View, room: int, rows: int) -> list[Line]:
+    """Median and p95 of TTFT in one braille chart with a line at the SLO's limit: a heading, the chart, event marks."""
+    good_s = (view.snapshot.feel if view.snapshot else Feel()).slo.ttft_s
     axis = 9
     cells = room - axis
     height = rows - 2
     middle, tail = view.history.columns("ttft_p50", cells), view.history.columns("ttft_p95", cells)
     seen = max((column[1] for column in (*middle, *tail) if column), default=0.0)
-    top = raster.nice_top(max(seen, GOOD_TTFT_S * 1.25))
+    top = raster.nice_top(max(seen, good_s * 1.25))
     low, high = raster.braille(middle, height, top), raster.braille(tail, height, top)
-    good_row = height - 1 - round(GOOD_TTFT_S / top * (height * 4 - 1)) // 4
+    good_row = height - 1 - round(good_s / top * (height * 4 - 1)) // 4
     late = "  ━ p95 too late" if room >= 60 else " ━ late"
     heading = line(
         Span(" " * axis), Span("TTFT ", "label"), Span("━ p50", "median"), Span(" ━ p95", "tail"), Span(late, "late")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from console import format as fmt
 from console.ink import Line, Span, between, fit, line, width
 from console.view import KeyHint, View
@@ -71,16 +73,27 @@ def _event(event: Event) -> Line:
 
 
 def status(view: View, cells: int, rows: int) -> list[Line]:
-    """The last answer, or else a source that does not answer well, or why nothing can be done."""
+    """The last answer, or else that the figures are void, a source that does not answer well, or why nothing can be
+    done."""
     del rows
     if view.status:
         return [fit(line(" ", Span(fmt.sanitize(view.status), view.status_style)), cells)]
     if view.snapshot is None:
         return [fit((), cells)]
-    ill = trouble(view.snapshot)
+    ill = void(view.snapshot) or trouble(view.snapshot)
     if not ill and view.snapshot.read_only:
         ill = line(Span(" read-only: ", "warn"), Span(fmt.sanitize(view.snapshot.read_only), "label"))
     return [fit(ill, cells)]
+
+
+def void(snapshot: Snapshot) -> Line:
+    """That the load generator is the limit, and why; nothing when its figures hold."""
+    why = fmt.sanitize(snapshot.people.void)
+    if not why:
+        return ()
+    return line(
+        " ", Span(" VOID ", "badge-warn"), Span(f" {why}", "warn"), Span(": trust no figures of people", "label")
+    )
 
 
 def trouble(snapshot: Snapshot) -> Line:
@@ -102,24 +115,42 @@ def trouble(snapshot: Snapshot) -> Line:
 
 
 def keys(view: View, cells: int, rows: int) -> list[Line]:
-    """What can be pressed; greyed with its reason where it cannot."""
+    """What can be pressed; greyed with its reason where it cannot. Where room is short labels become one word, then the
+    lowest ranks go, from the end."""
     del rows
-    spans: Line = ()
-    for compact, rank in ((False, 1), (True, 1), (True, 2)):
-        spans = line(" ")
-        for hint in view.keys:
-            if hint.rank >= rank:
-                spans += _key(hint, compact=compact)
+    hints = list(view.keys)
+    for style in (_roomy, _close, _compact):
+        spans = _keys(hints, style)
         if width(spans) <= cells:
-            break
+            return [fit(spans, cells)]
+    while hints and width(spans) > cells:
+        lowest = min(hint.rank for hint in hints)
+        hints.remove(next(hint for hint in reversed(hints) if hint.rank == lowest))
+        spans = _keys(hints, _compact)
     return [fit(spans, cells)]
 
 
-def _key(hint: KeyHint, *, compact: bool) -> Line:
-    on = not hint.why_not
-    key, label, gap = (hint.key, hint.label.split()[0], " ") if compact else (f" {hint.key} ", hint.label, "  ")
-    return line(
-        Span(key, "key" if on else "key-off", hint.why_not, hint.action),
-        Span(f" {label}", "key-label" if on else "key-off", hint.why_not, hint.action),
-        Span(gap),
-    )
+def _keys(hints: list[KeyHint], style: Callable[[KeyHint], tuple[str, str, str]]) -> Line:
+    spans: Line = line(" ")
+    for hint in hints:
+        key, label, gap = style(hint)
+        on = not hint.why_not
+        spans += line(
+            Span(key, "key" if on else "key-off", hint.why_not, hint.action),
+            Span(f" {label}", "key-label" if on else "key-off", hint.why_not, hint.action),
+            Span(gap),
+        )
+    # the last gap needs no room
+    return spans[:-1] if hints else spans
+
+
+def _roomy(hint: KeyHint) -> tuple[str, str, str]:
+    return f" {hint.key} ", hint.label, "  "
+
+
+def _close(hint: KeyHint) -> tuple[str, str, str]:
+    return f" {hint.key} ", hint.label.split()[0], " "
+
+
+def _compact(hint: KeyHint) -> tuple[str, str, str]:
+    return hint.key, hint.label.split()[0], " "

@@ -30,7 +30,7 @@ def header(view: View, cells: int, rows: int) -> list[Line]:
         right = line(Span(f" {shown} ", badge)) if shown else ()
         left = line(" ") + (_model(snapshot, brand=False) if snapshot else line(Span("spark-serve", "brand")))
         state = _state(view, brief=True)
-        return [between(left, (*state, *line("  "), *right), cells), fit(line(" ") + reason(view), cells)][:rows]
+        return [between(left, (*state, *line("  "), *right), cells), _second(view, cells)][:rows]
     letters = tall(shown)
     block = [line(Span(f"  {row}  ", badge)) for row in letters] if shown else [(), (), ()]
     room = cells - width(block[0]) - 2
@@ -38,7 +38,7 @@ def header(view: View, cells: int, rows: int) -> list[Line]:
         line(" ", Span("spark-serve", "brand"), "  ") + (_model(snapshot, brand=True) if snapshot else ()), (), room
     )
     second = fit(line(" ") + _state(view, brief=False), room)
-    third = fit(line(" ") + reason(view), room)
+    third = _second(view, room)
     return [fit(part, room) + line("  ") + side for part, side in zip((first, second, third), block, strict=True)]
 
 
@@ -83,6 +83,8 @@ def _state(view: View, *, brief: bool) -> Line:
     if snapshot is None:
         return link
     parts = link + line(Span(f"  {fmt.clock(snapshot.uptime_s)}", "label", "how long the stack has been up"))
+    if snapshot.people.void:
+        parts += line("  ", Span(" VOID ", "badge-warn", fmt.sanitize(snapshot.people.void)))
     if snapshot.recording_s is not None:
         parts += line(Span("  ● REC ", "rec"), Span(fmt.clock(snapshot.recording_s), "label"))
     if not brief:
@@ -107,6 +109,32 @@ def reason(view: View) -> Line:
     if verdict.since_s >= 1:
         parts += line(Span(f"   for {fmt.span(verdict.since_s)}", "label"))
     return parts
+
+
+def _second(view: View, cells: int) -> Line:
+    """The reason, and at the right edge what was found of the capacity, if both fit whole."""
+    left, right = line(" ") + reason(view), capacity(view)
+    right = pick(cells - width(left) - 2, right, right[:2], ())
+    return between(left, right, cells)
+
+
+def capacity(view: View) -> Line:
+    """How many people can be served, once that was searched; while it is, that it is."""
+    progress = view.snapshot.capacity if view.snapshot else None
+    if progress is None:
+        return ()
+    answer = progress.answer
+    if answer is None:
+        return line(Span("searching for the capacity", "label", "5 shows how far it is"))
+    if not answer.resolved or answer.best is None:
+        return ()
+    band = "" if answer.low is None or answer.high is None else f" ({answer.low:.0f} to {answer.high:.0f})"
+    note = f"{fmt.share(progress.question.attainment)} of requests good; {progress.question.mix}"
+    return line(
+        Span("serves ", "label"),
+        Span(f"{answer.best:.0f} people", "bright", fmt.sanitize(note)),
+        Span(band, "label", "90 % interval"),
+    )
 
 
 def _plain_reason(snapshot: Snapshot) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from console import format as fmt
 from console import raster
 from console.history import CELL_S
-from console.ink import Line, Span, beside, fit, line, pick, text_width
+from console.ink import Line, Span, beside, fit, line, pick, text_width, width
 from console.view import View, figure, quantile_note
-from server.telemetry.snapshot import Snapshot, Value
+from server.telemetry.snapshot import People, Snapshot, Value
 
 Column = tuple[Line, Line, Line]
 
@@ -104,28 +104,64 @@ def _people(snapshot: Snapshot, room: int) -> Column:
         )
     else:
         first = _figures(people.people, fmt.count(people.people.v), "chatting")
-        thinking = _figures(people.thinking, fmt.count(people.thinking.v), "thinking", "between two requests")
-        second = thinking
-    slow = fmt.known(people.slow.v)
-    gone = people.outcomes.get("abandoned", 0)
-    inside_line = _figures(people.in_flight, fmt.count(people.in_flight.v), "inside", "requests that are on their way")
-    parts: list[Line] = []
-    if slow:
-        parts.append(
-            line(
-                Span(fmt.count(slow), "figure"), Span(" slow", "label", "people who read slower than the stream comes")
-            )
+        second = _figures(people.thinking, fmt.count(people.thinking.v), "thinking", "between two requests")
+    if flash := fmt.known(people.flash.v):
+        crowd = line(Span(f" +{fmt.count(flash)}", "warn", "people of a flash crowd who are still there"))
+        first = pick(room, first + crowd + line(Span(" crowd", "label")), first + crowd)
+    third = _figures(people.in_flight, fmt.count(people.in_flight.v), "inside", "requests that are on their way")
+    odd, again = _odd(people, room), _again(people, room)
+    if odd and again:
+        return first, odd, again
+    if again:
+        return first, second, again
+    if odd:
+        return (
+            (first, second, third + line(" ") + odd) if width(third) + 1 + width(odd) <= room else (first, odd, third)
         )
-    if gone:
-        parts.append(
-            line(Span(fmt.count(gone), "figure"), Span(" gone", "label", "left before the end, since the start"))
-        )
-    third = inside_line
-    for part in parts:
-        third = pick(room, third + line(" ") + part, third)
-    if parts and third == inside_line:
-        third = parts[0]
     return first, second, third
+
+
+def _odd(people: People, room: int) -> Line:
+    """Slow readers, and those who left."""
+    spans: Line = ()
+    if slow := fmt.known(people.slow.v):
+        spans = line(
+            Span(fmt.count(slow), "figure"), Span(" slow", "label", "people who read slower than the stream comes")
+        )
+    left, gone = fmt.known(people.left_per_min.v), people.outcomes.get("abandoned", 0)
+    if left:
+        unit = "gone/min" if room >= 20 else "gone/m"
+        part = figure(
+            people.left_per_min,
+            fmt.rate(left),
+            unit=unit,
+            style="warn",
+            note="people who had enough and left, a minute",
+        )
+    elif gone:
+        part = line(Span(fmt.count(gone), "figure"), Span(" gone", "label", "left before the end, since the start"))
+    else:
+        return spans
+    return pick(room, spans + line(" ") + part, part) if spans else part
+
+
+def _again(people: People, room: int) -> Line:
+    """What retriers make of the load, and what was generated for people who had left."""
+    times, wasted = fmt.known(people.amplification.v), fmt.known(people.wasted_share.v)
+    spans: Line = ()
+    if times is not None and (times >= 1.005 or people.crowds.get("retrier")):
+        spans = line(Span("retry ", "label")) + figure(
+            people.amplification,
+            f"x{times:.2f}",
+            style="warn" if times >= 1.1 else "figure",
+            note="requests sent per request that somebody meant to make",
+        )
+    if not wasted or wasted < 0.0005:
+        return spans
+    part = figure(
+        people.wasted_share, fmt.share(wasted), unit="wasted", style="warn", note="tokens for people who then left"
+    )
+    return pick(room, spans + line("  ") + part, spans) if spans else part
 
 
 def _gateway(snapshot: Snapshot, room: int) -> Column:

@@ -81,6 +81,7 @@ The bar below is one mean request: ▒ waiting, ▓ reading the prompt, █ writ
 ~  estimated from histogram buckets or a windowed mean.    n    the samples it stands on.
 p95 needs 100 of them, p99 needs 500. Charts move every 2 s; letters below them are events.
 
+VOID: the load generator could not keep up, so what it measured is about itself.
 Little's law: arrivals a second x seconds inside = people inside. If the two disagree, some
 figure on this screen is wrong, and it says so."""
 
@@ -91,15 +92,20 @@ class HelpScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """Two parts of text."""
         text = Text()
-        text.append("keys\n", style="bold")
+        text.append("keys", style="bold")
         for deed in DEEDS:
-            if not deed.rank:
-                continue
-            text.append(f"\n  {deed.shown:<7}", style="bold")
-            text.append(deed.explained)
+            if deed.rank and not deed.where and not deed.action.startswith("show_screen"):
+                text.append(f"\n  {deed.shown:<7}", style="bold")
+                text.append(deed.explained)
+        screens = [deed for deed in DEEDS if deed.action.startswith("show_screen")]
+        text.append("\n  1 3-5  ", style="bold")
+        text.append(f"The screens: {', '.join(deed.label for deed in screens)}")
+        for screen, name in (("load", "4"), ("capacity", "5")):
+            text.append(f"\n  on {name}   ", style="bold")
+            text.append(", ".join(f"{d.shown} {d.label}" for d in DEEDS if d.rank and d.where == screen))
         text.append("\n  ctrl+p ", style="bold")
         text.append("All of these by name")
-        text.append("\n\nhow to read it\n\n", style="bold")
+        text.append("\n\nhow to read it\n", style="bold")
         text.append(_READING)
         with VerticalScroll(classes="ask help"):
             yield Static(text, markup=False)

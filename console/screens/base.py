@@ -44,7 +44,9 @@ class CockpitScreen(Screen[None]):
 
     def on_resize(self, event: Resize) -> None:
         """Heights by the room there is."""
+        self.set_class(event.size.height < 24, "-short")
         self.set_class(event.size.height >= 36, "-tall")
+        self.set_class(event.size.height >= 44, "-high")
         self.set_class(event.size.height >= 54, "-grand")
 
     def on_screen_resume(self) -> None:

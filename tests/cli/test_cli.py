@@ -90,7 +90,7 @@ def fake_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["up", "--attach", "http://me:secret@127.0.0.1:1"], 1, "refused"),
         (["load", "--url", "http://127.0.0.1:1"], 1, "Nothing answers"),
         (["load", "--url", "nonsense"], 1, "not a URL"),
-        (["load", "--url", "http://127.0.0.1:1", "--people", "2", "--rate", "3"], 2, "not both"),
+        (["load", "--url", "http://127.0.0.1:1", "--people", "2", "--rate", "3"], 2, "one of them"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -124,10 +124,13 @@ def test_an_unknown_model_is_said_before_anything_starts(
 
 @pytest.mark.parametrize("flag", ["--port", "--engine-port"])
 def test_a_busy_port_is_named_with_its_holder(tmp_path: Path, fake_engine: Path, flag: str) -> None:
+    other_flag = "--port" if flag == "--engine-port" else "--engine-port"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        free = str(other.getsockname()[1])
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         shape = ["--engine-python", str(fake_engine), "--model", "shape:tiny"]
-        done = spark(tmp_path, "up", "--no-discover", *shape, flag, port)
+        done = spark(tmp_path, "up", "--no-discover", *shape, flag, port, other_flag, free)
     assert done.returncode == 1
     assert f"Port {port} is in use" in done.stderr
     assert str(os.getpid()) in done.stderr

@@ -7,6 +7,9 @@ from typing import Any
 
 import msgspec
 
+from loadgen.capacity import Answer, Block, Point, Progress, Question
+from loadgen.profile import Profile
+from loadgen.prompts import Mix
 from server.telemetry.snapshot import (
     Breakdown,
     ColdStart,
@@ -169,6 +172,11 @@ LOADED = Snapshot(
         outcomes={"ok": 17_944, "rejected": 54, "error": 1, "abandoned": 1},
         loop_lag_ms=V(1.1, src="load"),
         cpu_share=V(0.41, src="load"),
+        crowds={"patient": 270, "slow": 3},
+        wanted=270,
+        extras={"slow": 3},
+        amplification=stat(1.0, 750, "load"),
+        left_per_min=Value(0.0, src="load", window_s=30.0),
     ),
     queue=Queue(
         url="http://127.0.0.1:8101",
@@ -583,6 +591,224 @@ READ_ONLY = change(
         ],
     ),
     little=Little(),
+)
+
+
+PROFILE = Profile(mix=Mix.of(512, 128, 4096))
+"""Everyday lengths on a GPU."""
+
+CROWDED = change(
+    LOADED,
+    verdict=Verdict("BENDING", "310 people, 88 % of 812 requests good", 21, stat(0.88, 812)),
+    people={
+        "people": V(310, src="load"),
+        "wanted": 273,
+        "crowds": {"patient": 191, "slow": 12, "abandoner": 71, "retrier": 29, "long": 7},
+        "weights": {"patient": 7.0, "abandoner": 2.0, "retrier": 1.0},
+        "extras": {"slow": 12, "abandoner": 16, "retrier": 2, "long": 7},
+        "slow": V(12, src="load"),
+        "held": V(12, src="load"),
+        "profile": PROFILE,
+        "workers": 2,
+        "outcomes": {"ok": 17_944, "rejected": 54, "error": 1, "abandoned": 212},
+        "amplification": stat(1.18, 688, "load"),
+        "left_per_min": Value(14.2, src="load", window_s=30.0),
+        "wasted_tokens_per_s": Value(96.0, src="load", window_s=30.0),
+        "wasted_share": stat(0.026, 812, "load"),
+        "clipped_share": stat(0.004, 18_075, "load"),
+        "send_lag_ms": V(0.31, src="load"),
+        "start_lag_ms": V(0.42, src="load"),
+    },
+    queue={"held": V(12, src="gateway"), "buffered_bytes": V(196_608, src="gateway")},
+    feel={
+        "attainment": stat(0.88, 812, "load"),
+        "goodput_per_s": stat(23.8, 812, "load"),
+        "fluidity": stat(0.987, 640, "load"),
+        "misses": {"ttft": 61, "left": 22, "refused": 11, "error": 1},
+        "server_ttft_s": stat(0.14, 748, "engine"),
+        "ttft_gap_s": stat(0.24, 748, "load"),
+    },
+)
+
+PICKED = change(
+    LOADED,
+    people={
+        "people": V(10, src="load"),
+        "wanted": 10,
+        "crowds": {"patient": 10},
+        "flash": V(31, src="load"),
+        "thinking": V(4, src="load"),
+        "slow": V(0, src="load"),
+        "profile": PROFILE,
+        "preset": "flash-crowd",
+        "workers": 1,
+        "amplification": stat(1.0, 688, "load"),
+    },
+)
+
+STRANGERS = change(
+    CROWDED,
+    people={
+        "mode": "open",
+        "people": V(None, src="load", why="open loop: nobody stays"),
+        "thinking": V(None, src="load", why="open loop: nobody stays"),
+        "crowds": {},
+        "extras": {},
+        "arrivals": "gamma 30 /s, shape 0.25",
+        "rate_asked_per_s": V(30.0, src="load"),
+    },
+)
+
+VOID = change(
+    CROWDED,
+    people={
+        "void": "the generator's clock was 240 ms late",
+        "loop_lag_ms": V(240.2, src="load"),
+        "start_lag_ms": V(236.0, src="load"),
+        "cpu_share": V(1.0, src="load"),
+    },
+)
+
+QUESTION = Question(mix=PROFILE.label, cache="fresh salt: nothing of earlier runs is cached", seed=7)
+
+
+def measured(people: int, phase: Any, begin_s: float, share: float, seconds: float = 30.0) -> Block:
+    """A block as a queue in front of 64 slots would give it: TTFT grows from 250 people on."""
+    due = round(people / 10.9 * seconds)
+    good = round(due * share)
+    over = max(0.0, people / 262 - 1)
+    left = (due - good) // 5
+    missed = {"ttft": due - good - left, "left": left}
+    return Block(
+        people=people,
+        phase=phase,
+        begin_s=begin_s,
+        seconds=seconds,
+        good=good,
+        due=due,
+        misses={kind: count for kind, count in missed.items() if count},
+        ttft_p95_s=None if due < 100 else 0.09 + people / 1100 + over * 8,
+        ttft_n=due,
+        tpot_p95_s=None if due < 100 else 0.008 + min(people, 300) / 17_000,
+        tpot_n=due,
+        e2e_p95_s=2.2 + people / 160 + over * 8,
+        goodput_per_s=good / seconds,
+        tokens_per_s=min(4013, people * 13.8),
+        evidence=f"{min(64, people // 4)} of 64 slots, KV {min(29, people // 9)}%, tensor {min(58, people // 5)}%",
+    )
+
+
+BLOCKS = [
+    measured(4, "double", 9, 1.0),
+    measured(8, "double", 28, 1.0, 20),
+    measured(16, "double", 46, 1.0, 14),
+    measured(32, "double", 60, 1.0, 9),
+    measured(64, "double", 78, 1.0, 8),
+    measured(128, "double", 96, 0.998, 8),
+    measured(256, "double", 115, 0.965, 8),
+    measured(512, "double", 138, 0.12, 8),
+    measured(288, "refine", 166, 0.91),
+    measured(262, "refine", 207, 0.962),
+    measured(276, "refine", 249, 0.941),
+]
+END = [measured(251, "confirm", 292, 0.968), measured(128, "recover", 336, 1.0, 15)]
+
+
+def fitted(best: float = 271.0, steep: float = 17.0, sure: float = 0.05) -> list[Point]:
+    """A logistic curve in log people through 95 % at `best`, with a band as if that were unsure by `sure`."""
+
+    def share(people: float, at: float) -> float:
+        return 1 / (1 + math.exp(steep * math.log(people / at) - math.log(19)))
+
+    return [
+        Point(
+            people=people,
+            share=share(people, best),
+            low=share(people, best * (1 - sure)),
+            high=share(people, best * (1 + sure)),
+        )
+        for people in (4 * (512 / 4) ** (step / 39) for step in range(40))
+    ]
+
+
+UNSEARCHED = change(CROWDED, verdict=LOADED.verdict)
+SEARCHING = change(
+    LOADED,
+    people={"people": V(288, src="load"), "profile": PROFILE, "workers": 2},
+    capacity=Progress(
+        question=QUESTION,
+        phase="refine",
+        people=288,
+        blocks=BLOCKS[:8],
+        curve=fitted(280.0, 12.0, 0.24),
+        best=280.0,
+        low=201.0,
+        high=355.0,
+        elapsed_s=172.0,
+        message="refine: 288 people, measuring 30 s",
+    ),
+    events=[SLOW, Event(AT - 172, WALL - 172, "capacity", "capacity search: chat", "k"), BURST],
+)
+FOUND = Answer(
+    resolved=True,
+    best=271.0,
+    low=254.0,
+    high=288.0,
+    safe=254,
+    clear_break=288,
+    limit="TTFT",
+    evidence="64 of 64 slots, KV 29%, tensor 58%",
+    confirmed=True,
+    recovered=True,
+    sentence="This setup serves 271 people (254 to 288) with 95 % of their requests good; beyond that TTFT breaks first.",
+)
+ANSWERED = change(
+    LOADED,
+    capacity=Progress(
+        question=QUESTION,
+        phase="done",
+        people=128,
+        blocks=BLOCKS + END,
+        curve=fitted(),
+        best=271.0,
+        low=254.0,
+        high=288.0,
+        answer=FOUND,
+        elapsed_s=355.0,
+    ),
+    events=[
+        BURST,
+        Event(AT - 20, WALL - 20, "capacity", "This setup serves 271 people", "k"),
+        Event(AT - 9, WALL - 9, "people", "273 people", "p"),
+    ],
+)
+UNRESOLVED = change(
+    CPU,
+    capacity=Progress(
+        question=QUESTION,
+        phase="stopped",
+        people=16,
+        blocks=[
+            measured(4, "double", 9, 1.0),
+            measured(8, "double", 40, 0.97, 30),
+            measured(16, "double", 90, 0.93, 30),
+        ],
+        curve=[],
+        best=13.0,
+        low=6.2,
+        high=31.0,
+        answer=Answer(
+            resolved=False,
+            best=13.0,
+            low=6.2,
+            high=31.0,
+            safe=6,
+            limit="TTFT",
+            sentence="Unresolved: 95 % of requests are good up to about 13 people, but that may be anything from 6 to 31.",
+        ),
+        elapsed_s=131.0,
+        message="stopped by hand",
+    ),
 )
 
 

@@ -13,6 +13,7 @@ from console.deeds import DEEDS, people_step, why_not
 from console.screens.ask import AskKey, AskNote, HelpScreen
 from console.sources.base import SourceGoneError
 from console.sources.scripted import ScriptedSource
+from loadgen.arrivals import Gamma
 from server import commands
 from server.commands import Answer
 from server.telemetry.snapshot import Snapshot
@@ -111,7 +112,12 @@ async def test_freeze_stops_the_display_and_not_the_collecting() -> None:
     ("keys", "command"),
     [
         (["b"], commands.Burst()),
-        (["s"], commands.Slow()),
+        (["s"], commands.Extra("slow")),
+        (["a"], commands.Extra("abandoner")),
+        (["t"], commands.Extra("retrier")),
+        (["l"], commands.Extra("long")),
+        (["f"], commands.Flash()),
+        (["e"], commands.Report()),
         (["plus"], commands.People(delta=25)),
         (["equals_sign"], commands.People(delta=25)),
         (["minus"], commands.People(delta=-25)),
@@ -161,7 +167,7 @@ async def test_questions_can_be_left(keys: list[str]) -> None:
         assert source.sent == []
 
 
-@pytest.mark.parametrize("key", ["b", "s", "c", "plus", "minus"])
+@pytest.mark.parametrize("key", ["b", "s", "a", "t", "l", "f", "c", "plus", "minus"])
 async def test_a_greyed_key_says_why_and_sends_nothing(key: str) -> None:
     source = ScriptedSource([samples.READ_ONLY])
     app = CockpitApp(source)
@@ -246,12 +252,47 @@ async def test_screens_by_number_and_help_by_question_mark() -> None:
         await until(pilot, lambda: not isinstance(app.screen, HelpScreen))
 
 
+async def test_a_greyed_key_is_named_by_its_own_label() -> None:
+    app = CockpitApp(ScriptedSource([samples.READ_ONLY]))
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: app.snapshot is not None)
+        await pilot.press("t")
+        await until(pilot, lambda: "retry storm: somebody else's engine" in screen_text(app))
+
+
+async def test_in_open_loop_plus_raises_the_rate() -> None:
+    source = ScriptedSource([samples.STRANGERS])
+    app = CockpitApp(source)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: app.snapshot is not None)
+        await pilot.press("plus", "minus")
+        await until(pilot, lambda: len(source.sent) == 2)
+        assert source.sent == [commands.Open(Gamma(40.0, 0.25)), commands.Open(Gamma(20.0, 0.25))]
+
+
+def test_every_key_stands_once_on_each_screen() -> None:
+    for screen in ("", "load", "capacity"):
+        keys = [key for deed in DEEDS if deed.where in {"", screen} for key in deed.keys.split(",")]
+        assert len(keys) == len(set(keys))
+
+
+async def test_the_footer_fits_80_columns_with_what_matters_most() -> None:
+    app = CockpitApp(ScriptedSource([samples.LOADED]))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "burst" in screen_text(app))
+        footer = screen_text(app).splitlines()[-1]
+        assert "…" not in footer
+        for part in ("b burst", "s slow", "a abandon", "t retry", "c cold", "+ -", "4 load", "5 capacity", "? help"):
+            assert part in footer
+
+
 async def test_every_deed_is_in_the_palette() -> None:
     app = CockpitApp(ScriptedSource([samples.READ_ONLY]))
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: app.snapshot is not None)
         commands_ = list(app.get_system_commands(app.screen))
-    assert len(commands_) == len(DEEDS)
+    assert len(commands_) == len([deed for deed in DEEDS if not deed.action.startswith("screen.")])
+    assert any(one.title == "Preset: lunch rush (C)" for one in commands_)
     assert next(one for one in commands_ if one.title.startswith("Burst")).help.startswith("not now: somebody else's")
 
 

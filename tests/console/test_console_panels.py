@@ -5,18 +5,23 @@ from collections.abc import Callable
 import msgspec
 import pytest
 import samples
+from console_drawn import text_of, view_of
 
-from console.history import History
 from console.ink import Line, between, cut, fit, frame, line, plain, text_width, width
 from console.once import healthy, render_once
+from console.panels.asking import asking, preset_list
 from console.panels.batch import batch, grid, slots_per_cell
 from console.panels.breakdown import breakdown, complete
+from console.panels.capacity import answer, blocks, question
+from console.panels.crowds import crowds
+from console.panels.curve import curve, waits
 from console.panels.engine import engine
 from console.panels.feel import feel
 from console.panels.foot import keys, limit, little, status, trouble
 from console.panels.gpu import gpu
 from console.panels.header import header
 from console.panels.letters import tall
+from console.panels.measured import generator, measured
 from console.panels.stages import glowing, stages
 from console.panels.start import remaining, start_panel
 from console.view import KeyHint, View
@@ -45,19 +50,17 @@ PANELS = {
     "keys": keys,
     "start": start_panel,
     "engine": engine,
+    "crowds": crowds,
+    "asking": asking,
+    "presets": preset_list,
+    "measured": measured,
+    "generator": generator,
+    "answer": answer,
+    "question": question,
+    "curve": curve,
+    "waits": waits,
+    "blocks": blocks,
 }
-
-
-def view_of(snapshot: Snapshot | None, **more: object) -> View:
-    history = History()
-    if snapshot is not None:
-        for one in samples.course(snapshot):
-            history.append(one)
-    return View(snapshot=snapshot, history=history, link="live", **more)
-
-
-def text_of(lines: list[Line]) -> str:
-    return "\n".join(plain(one) for one in lines)
 
 
 @pytest.mark.parametrize("panel", PANELS.values(), ids=PANELS)
@@ -94,6 +97,16 @@ def test_hostile_names_do_not_reach_the_terminal() -> None:
         read_only=evil,
         events=[msgspec.structs.replace(samples.BURST, text=evil, mark="\x1b")],
         gpu_note=evil,
+        people={"void": evil, "preset": evil, "arrivals": evil, "profile": samples.PROFILE},
+        feel={"misses": {evil: 3}},
+        capacity=msgspec.structs.replace(
+            samples.ANSWERED.capacity,
+            question=msgspec.structs.replace(samples.QUESTION, mix=evil, cache=evil),
+            blocks=[msgspec.structs.replace(samples.BLOCKS[0], evidence=evil, misses={evil: 2})],
+            answer=msgspec.structs.replace(samples.FOUND, sentence=evil, limit=evil, evidence=evil),
+            message=evil,
+            phase="stopped",
+        ),
     )
     view = view_of(snapshot, status=evil)
     for panel in PANELS.values():
@@ -125,6 +138,22 @@ def test_only_a_wait_that_can_be_felt_glows(means: dict[str, float], column: int
     snapshot = samples.change(samples.LOADED, breakdown={"stages": made, "e2e_s": max(0.5, sum(means.values()))})
     found = glowing(snapshot)
     assert (found[0] if found else None) == column
+
+
+@pytest.mark.parametrize(
+    ("state", "cells", "says"),
+    [
+        ("LOADED", 160, ["273 chatting", "198 thinking", "75 inside 3 slow 1 gone"]),
+        ("CROWDED", 160, ["310 chatting", "12 slow 14.2 gone/min", "retry x1.18  3 % wasted"]),
+        ("CROWDED", 80, ["310 chatting", "14.2 gone/m", "retry x1.18"]),
+        ("PICKED", 160, ["10 chatting +31 crowd", "4 thinking", "75 inside 1 gone"]),
+        ("STRANGERS", 160, ["25.0 sent/s", "12 slow 14.2 gone/min"]),
+    ],
+)
+def test_people_of_the_strip(state: str, cells: int, says: list[str]) -> None:
+    text = text_of(stages(view_of(STATES[state]), cells, 5))
+    for part in says:
+        assert part in text
 
 
 def test_breakdown_works_out_what_is_left_over() -> None:
@@ -195,13 +224,45 @@ def test_remaining_goes_by_last_time() -> None:
 
 def test_keys_are_dropped_by_rank_and_never_cut() -> None:
     hints = tuple(KeyHint(k, f"label {k}", k, rank=1 if k in "cd" else 2) for k in "abcdefgh")
-    text = text_of(keys(View(keys=hints), 60, 1))
-    assert "…" not in text
-    assert " c " not in f" {text} "
+    for cells, shown in ((100, "abcdefgh"), (60, "abcefgh"), (50, "abefgh")):
+        text = text_of(keys(View(keys=hints), cells, 1))
+        assert "…" not in text
+        assert text.split()[::2] == list(shown)
+
+
+def test_the_last_of_the_lowest_rank_goes_first() -> None:
+    hints = tuple(KeyHint(k, f"word {k}", k, rank=2 if k in "cf" else 3) for k in "abcdef")
+    assert text_of(keys(View(keys=hints), 40, 1)).split()[::2] == list("abcde")
+    assert text_of(keys(View(keys=hints), 22, 1)).split()[::2] == list("abd")
+
+
+def test_void_is_said_on_every_screen() -> None:
+    view = view_of(samples.VOID)
+    assert "VOID" in text_of(header(view, 80, 2))
+    assert "VOID" in text_of(header(view, 160, 3))
+    assert "VOID  the generator's clock was 240 ms late" in text_of(status(view, 80, 1))
+    assert "VOID" not in text_of(header(view_of(samples.CROWDED), 160, 3))
+
+
+@pytest.mark.parametrize(
+    ("state", "cells", "says"),
+    [
+        ("ANSWERED", 160, "serves 271 people (254 to 288)"),
+        ("ANSWERED", 80, "serves 271 people"),
+        ("SEARCHING", 160, "searching for the capacity"),
+    ],
+)
+def test_the_header_tells_the_capacity(state: str, cells: int, says: str) -> None:
+    assert says in text_of(header(view_of(STATES[state]), cells, 3 if cells > 80 else 2))
+
+
+def test_the_header_claims_no_capacity_that_was_not_found() -> None:
+    for state in (samples.UNRESOLVED, samples.LOADED):
+        assert "serves" not in text_of(header(view_of(state), 160, 3))
 
 
 def test_letters_for_every_verdict() -> None:
-    for word in ("IDLE", "GOOD", "BENDING", "BROKEN", "STALLED", "STARTING", "DOWN", "UNKNOWN", "LOST"):
+    for word in ("0123456789", "IDLE", "GOOD", "BENDING", "BROKEN", "STALLED", "STARTING", "DOWN", "UNKNOWN", "LOST"):
         rows = tall(word)
         assert len({len(row) for row in rows}) == 1
         assert len(rows[0]) >= 3 * len(word)

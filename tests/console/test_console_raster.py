@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,3 +77,17 @@ def test_apportion_adds_up_and_shows_every_part(parts: list[float], width: int) 
         return
     assert sum(cells) == width
     assert all(c > 0 for c, part in zip(cells, parts, strict=True) if part > 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [(1.0, 0), (10.0, 5), (100.0, 10), (0.9, 0), (120.0, 10), (150.0, None), (0.5, None), (0.0, None), (-3.0, None)],
+)
+def test_along_log_places_by_ratio(value: float, place: int | None) -> None:
+    assert raster.along_log(value, 1.0, 100.0, 11) == place
+
+
+def test_along_log_has_no_place_on_a_degenerate_axis() -> None:
+    assert raster.along_log(1.0, 1.0, 1.0, 10) is None
+    assert raster.along_log(1.0, 0.0, 8.0, 10) is None
+    assert raster.along_log(math.nan, 1.0, 8.0, 10) is None

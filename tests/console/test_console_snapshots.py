@@ -123,5 +123,46 @@ def test_engine_screen(snap_compare: Compare) -> None:
     assert look(snap_compare, samples.LOADED, WIDE, keys=("3",))
 
 
+@pytest.mark.parametrize("size", [WIDE, OLD], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_load_screen(snap_compare: Compare, size: tuple[int, int]) -> None:
+    assert look(snap_compare, samples.CROWDED, size, keys=("4", "down", "down"))
+
+
+def test_load_screen_of_a_preset(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.PICKED, WIDE, keys=("4", "up", "up"))
+
+
+def test_load_screen_in_open_loop(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.STRANGERS, (120, 36), keys=("4", *["down"] * 5))
+
+
+@pytest.mark.parametrize("size", [WIDE, OLD], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_load_screen_void(snap_compare: Compare, size: tuple[int, int]) -> None:
+    assert look(snap_compare, samples.VOID, size, keys=("4",))
+
+
+def test_flow_of_a_crowd(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.VOID, WIDE)
+
+
+@pytest.mark.parametrize("state", ["UNSEARCHED", "SEARCHING", "ANSWERED"])
+def test_capacity_screen(snap_compare: Compare, state: str) -> None:
+    assert look(snap_compare, getattr(samples, state), WIDE, keys=("5",))
+
+
+@pytest.mark.parametrize("state", ["ANSWERED", "UNRESOLVED"])
+def test_capacity_screen_small(snap_compare: Compare, state: str) -> None:
+    assert look(snap_compare, getattr(samples, state), OLD, keys=("5",))
+
+
+def test_capacity_screen_without_colour(snap_compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert look(snap_compare, samples.SEARCHING, OLD, keys=("5",))
+
+
+def test_capacity_question(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.UNSEARCHED, OLD, keys=("5", "g"))
+
+
 def test_help(snap_compare: Compare) -> None:
     assert look(snap_compare, samples.LOADED, WIDE, keys=("question_mark",))

@@ -169,6 +169,54 @@ def test_an_attached_console_is_read_only_and_names_the_stage_that_waits(
     stack.until("the engine lives on", lambda s: s.engine.healthy is True)
 
 
+def test_behaviours_leave_their_marks(stack: Stack) -> None:
+    assert stack.verb("people", "0").returncode == 0
+    assert stack.verb("limits", "--max-queue", "2").returncode == 0
+    assert stack.verb("ask", "--think", "0.5", "--patience", "0.2", "--retry", "naive").returncode == 0
+    assert stack.verb("retry", "16").returncode == 0
+    storm = stack.until("retries multiply the load", lambda s: (s.people.amplification.v or 0) > 1.2, 120)
+    assert storm.people.crowds == {"retrier": 16}
+    assert (storm.queue.refused_share.v or 0) > 0
+    assert stack.verb("retry", "0").returncode == 0
+    assert stack.verb("limits", "--max-queue", "256").returncode == 0
+    assert stack.verb("abandon", "16").returncode == 0
+    left = stack.until("people leave", lambda s: (s.people.left_per_min.v or 0) > 0 and s.feel.misses.get("left", 0) > 0)
+    assert left.people.outcomes["abandoned"] > 0
+    assert stack.verb("abandon", "0").returncode == 0
+    assert stack.verb("ask", "--think", "2").returncode == 0
+    stack.until("nobody is left", lambda s: s.people.in_flight.v == 0 and s.engine.running.v == 0, 180)
+
+
+def test_the_engine_counts_what_we_count(stack: Stack) -> None:
+    url, engine = f"http://127.0.0.1:{stack.gateway_port}", f"http://127.0.0.1:{stack.engine_port}"
+    run = ["load", "--url", url, "--metrics-url", engine, "--vllm", "--json", "--think", "0.2", "--duration", "6"]
+    lengths = ["--prompt-tokens", "24", "--output-tokens", "12"]
+    done = stack.verb(*run, *lengths, "--people", "3", timeout=120)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["server"]["finished"] == summary["outcomes"]["ok"] == summary["requests"]
+    assert summary["server"]["generation_tokens"] == summary["completion_tokens"]
+    assert summary["server"]["agrees"]
+    assert summary["server"]["front_end_s"] > 0
+
+
+def test_a_capacity_search_says_what_it_found(stack: Stack) -> None:
+    assert stack.verb("people", "2").returncode == 0
+    assert stack.verb("ask", "--think", "1", "--turns", "1").returncode == 0
+    done = stack.verb("capacity", "--cap", "75", "--json", timeout=150)
+    assert done.returncode in {0, 1}, done.stderr
+    found = json.loads(done.stdout)
+    assert found["phase"] == "done"
+    assert found["answer"]["sentence"]
+    assert len(found["blocks"]) >= 2
+    assert all(block["due"] == block["good"] + sum(block["misses"].values()) for block in found["blocks"])
+    assert found["question"]["think_s"] == 1.0
+    after = stack.until("people are as they were", lambda s: s.people.crowds == {"patient": 2}, 120)
+    assert after.capacity is not None
+    assert any(event.kind == "capacity" for event in after.events)
+    assert list(stack.paths.capacities.glob("*.json")), "the search was saved"
+
+
 def test_every_request_sent_is_accounted_for(stack: Stack) -> None:
     assert stack.verb("people", "0").returncode == 0
     empty = stack.until("nothing is in flight", lambda s: s.people.in_flight.v == 0 and s.queue.in_flight.v == 0, 180)
