@@ -1,6 +1,6 @@
 """Draw moments of a recording as the cockpit shows them: SVG, and PNG where Chromium is on the PATH.
 
-    python bench/pictures.py screenshots/h100.sparkrec --out screenshots one-chat=ready+30 crowd='64 people'+75 ...
+    python -m bench.pictures screenshots/h100.sparkrec --out screenshots one-chat=ready+30 crowd='64 people'+75 ...
 
 A moment is NAME=EVENT+SECONDS: so long after the first event whose text contains EVENT. NAME@80x24 sets the size (160x48),
 NAME#3 presses a key first. Without moments it lists the recording's events.

@@ -1,6 +1,6 @@
 """What the cockpit costs: CPU, bytes to the terminal, memory, first paint, in a real pty.
 
-    python bench/terminal.py [--seconds 30] [--size 160x48] [--idle | --live] [--hz 2]
+    python -m bench.terminal [--seconds 30] [--size 160x48] [--idle | --live] [--hz 2]
 
 A child process runs the application on a scripted source whose figures move at every tick; this process reads its
 terminal as a terminal would. The child is measured from outside (/proc), after the first paint.

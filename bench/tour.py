@@ -1,6 +1,6 @@
 """The cockpit's tour: one real stack driven through one chat, a crowd, a burst, slow clients and a cold restart.
 
-    python bench/tour.py --out DIR [--crowd 64 --burst 200 ...] [-- any `spark-serve up` option]
+    python -m bench.tour --out DIR [--crowd 64 --burst 200 ...] [-- any `spark-serve up` option]
 
 Writes into DIR: `tour.sparkrec` (the recording), `NAME.svg` (the Flow screen at each step, 160x48, drawn by the real
 console on the live socket), `NAME.json` (the snapshot at that moment), `requests.json`, and `tour.json`: the figures
@@ -159,10 +159,10 @@ def main() -> int:
         tour.keep("burst")
         tour.until("drained", lambda s: not s.queue.depth.v, 120)
         say(f"{options.slow} slow readers")
-        client.send(commands.Slow(options.slow))
+        client.send(commands.Extra("slow", options.slow))
         tour.hold(max(options.hold, 60.0))
         tour.keep("slow")
-        client.send(commands.Slow(0))
+        client.send(commands.Extra("slow", 0))
         (options.out / "requests.json").write_bytes(msgspec.json.encode(client.requests(2000)))
         if not options.no_restart:
             say("cold restart")

@@ -2,6 +2,6 @@
 # Draws the pictures of this folder anew from the recording of an H100 (bench/tour.py made it).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PYTHONPATH=. "${PYTHON:-.venv/bin/python}" bench/pictures.py screenshots/h100.sparkrec --out screenshots --png heavy \
+"${PYTHON:-.venv/bin/python}" -m bench.pictures screenshots/h100.sparkrec --out screenshots --png heavy \
   'one-chat=ready after 68+22.2' 'crowd=64 people+78' 'crowd-80x24@80x24=64 people+78' 'heavy=200 people+74' \
   'burst=burst +200+3' 'slow=16 slow readers+37' 'restart=cold restart+30' 'restart-engine#3=cold restart+45'

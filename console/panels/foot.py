@@ -116,7 +116,7 @@ def trouble(snapshot: Snapshot) -> Line:
 
 def keys(view: View, cells: int, rows: int) -> list[Line]:
     """What can be pressed; greyed with its reason where it cannot. Where room is short labels become one word, then the
-    lowest ranks go, from the end."""
+    lowest ranks go, from the end; what cannot be done now ranks lower."""
     del rows
     hints = list(view.keys)
     for style in (_roomy, _close, _compact):
@@ -124,8 +124,8 @@ def keys(view: View, cells: int, rows: int) -> list[Line]:
         if width(spans) <= cells:
             return [fit(spans, cells)]
     while hints and width(spans) > cells:
-        lowest = min(hint.rank for hint in hints)
-        hints.remove(next(hint for hint in reversed(hints) if hint.rank == lowest))
+        lowest = min(map(_rank, hints))
+        hints.remove(next(hint for hint in reversed(hints) if _rank(hint) == lowest))
         spans = _keys(hints, _compact)
     return [fit(spans, cells)]
 
@@ -142,6 +142,10 @@ def _keys(hints: list[KeyHint], style: Callable[[KeyHint], tuple[str, str, str]]
         )
     # the last gap needs no room
     return spans[:-1] if hints else spans
+
+
+def _rank(hint: KeyHint) -> int:
+    return hint.rank - 2 if hint.why_not else hint.rank
 
 
 def _roomy(hint: KeyHint) -> tuple[str, str, str]:

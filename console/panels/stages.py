@@ -7,7 +7,7 @@ from collections.abc import Callable
 from console import format as fmt
 from console import raster
 from console.history import CELL_S
-from console.ink import Line, Span, beside, fit, line, pick, text_width, width
+from console.ink import Line, Span, beside, fit, line, pick, text_width
 from console.view import View, figure, quantile_note
 from server.telemetry.snapshot import People, Snapshot, Value
 
@@ -109,40 +109,30 @@ def _people(snapshot: Snapshot, room: int) -> Column:
         crowd = line(Span(f" +{fmt.count(flash)}", "warn", "people of a flash crowd who are still there"))
         first = pick(room, first + crowd + line(Span(" crowd", "label")), first + crowd)
     third = _figures(people.in_flight, fmt.count(people.in_flight.v), "inside", "requests that are on their way")
-    odd, again = _odd(people, room), _again(people, room)
-    if odd and again:
-        return first, odd, again
+    slow, left, again = _slow(people), _left(people, room), _again(people, room)
+    odd = slow + line(" ") + left if slow and left else slow or left
     if again:
-        return first, second, again
-    if odd:
-        return (
-            (first, second, third + line(" ") + odd) if width(third) + 1 + width(odd) <= room else (first, odd, third)
-        )
-    return first, second, third
+        return first, pick(room, odd, left or slow) if odd else second, again
+    if not odd:
+        return first, second, third
+    return first, second, pick(room, third + line(" ") + odd, third + line(" ") + (slow or left), odd, slow or left)
 
 
-def _odd(people: People, room: int) -> Line:
-    """Slow readers, and those who left."""
-    spans: Line = ()
-    if slow := fmt.known(people.slow.v):
-        spans = line(
-            Span(fmt.count(slow), "figure"), Span(" slow", "label", "people who read slower than the stream comes")
-        )
+def _slow(people: People) -> Line:
+    if not (slow := fmt.known(people.slow.v)):
+        return ()
+    return line(Span(fmt.count(slow), "figure"), Span(" slow", "label", "people who read slower than the stream comes"))
+
+
+def _left(people: People, room: int) -> Line:
+    """Those who had enough: a minute while there are some, else all so far."""
     left, gone = fmt.known(people.left_per_min.v), people.outcomes.get("abandoned", 0)
     if left:
-        unit = "gone/min" if room >= 20 else "gone/m"
-        part = figure(
-            people.left_per_min,
-            fmt.rate(left),
-            unit=unit,
-            style="warn",
-            note="people who had enough and left, a minute",
-        )
-    elif gone:
-        part = line(Span(fmt.count(gone), "figure"), Span(" gone", "label", "left before the end, since the start"))
-    else:
-        return spans
-    return pick(room, spans + line(" ") + part, part) if spans else part
+        unit, note = "gone/min" if room >= 20 else "gone/m", "people who had enough and left, a minute"
+        return figure(people.left_per_min, fmt.rate(left), unit=unit, style="warn", note=note)
+    if gone:
+        return line(Span(fmt.count(gone), "figure"), Span(" gone", "label", "left before the end, since the start"))
+    return ()
 
 
 def _again(people: People, room: int) -> Line:

@@ -146,6 +146,8 @@ def test_only_a_wait_that_can_be_felt_glows(means: dict[str, float], column: int
         ("LOADED", 160, ["273 chatting", "198 thinking", "75 inside 3 slow 1 gone"]),
         ("CROWDED", 160, ["310 chatting", "12 slow 14.2 gone/min", "retry x1.18  3 % wasted"]),
         ("CROWDED", 80, ["310 chatting", "14.2 gone/m", "retry x1.18"]),
+        ("LOADED", 120, ["198 thinking", "75 inside 3 slow"]),
+        ("LOADED", 80, ["198 thinking", "3 slow"]),
         ("PICKED", 160, ["10 chatting +31 crowd", "4 thinking", "75 inside 1 gone"]),
         ("STRANGERS", 160, ["25.0 sent/s", "12 slow 14.2 gone/min"]),
     ],
@@ -234,6 +236,11 @@ def test_the_last_of_the_lowest_rank_goes_first() -> None:
     hints = tuple(KeyHint(k, f"word {k}", k, rank=2 if k in "cf" else 3) for k in "abcdef")
     assert text_of(keys(View(keys=hints), 40, 1)).split()[::2] == list("abcde")
     assert text_of(keys(View(keys=hints), 22, 1)).split()[::2] == list("abd")
+
+
+def test_keys_that_do_nothing_now_go_before_others() -> None:
+    hints = tuple(KeyHint(k, f"word {k}", k, why_not="no" if k in "ab" else "", rank=4) for k in "abcde")
+    assert text_of(keys(View(keys=hints), 24, 1)).split()[::2] == list("cde")
 
 
 def test_void_is_said_on_every_screen() -> None:
