@@ -17,7 +17,7 @@ NOTABLE_BYTES = 256 * 2**20
 
 
 def gpu(view: View, cells: int, rows: int) -> list[Line]:
-    """The first device in full, others in a line each, the host below."""
+    """The engine's device in full (the first, where nobody knows which it is), others in a line each, the host below."""
     snapshot = view.snapshot or Snapshot(seq=0, at=0.0, wall=0.0)
     inner, body_rows = cells - 4, rows - 2
     if not snapshot.gpus:
@@ -30,10 +30,10 @@ def gpu(view: View, cells: int, rows: int) -> list[Line]:
             cells - 8, line(Span("no GPU here: the CPU instead", "title")), line(Span("no GPU: the CPU", "title"))
         )
         return frame(title, body[:body_rows], cells, rows)
-    device = snapshot.gpus[0]
+    device = next((one for one in snapshot.gpus if one.engines), snapshot.gpus[0])
     body = _device(device, snapshot.engine, inner, body_rows)
-    for other in snapshot.gpus[1:]:
-        if len(body) < body_rows:
+    for other in snapshot.gpus:
+        if other is not device and len(body) < body_rows:
             body.append(_other(other, inner))
     if body_rows >= len(body) + 7:
         body += [(), *_host(snapshot.host, inner)]
@@ -42,7 +42,7 @@ def gpu(view: View, cells: int, rows: int) -> list[Line]:
         cells - 8,
         line(
             Span("GPU: busy is not work", "title"),
-            Span(f"  1 of {len(snapshot.gpus)}" if len(snapshot.gpus) > 1 else "", "label"),
+            Span(f"  {device.index + 1} of {len(snapshot.gpus)}" if len(snapshot.gpus) > 1 else "", "label"),
         ),
         line(Span("GPU", "title")),
     )

@@ -163,7 +163,7 @@ class GpuReader:
             return self._ask(device, what, call)
 
         def link(name: str, counter: int) -> Value:
-            if gpm[name].v is not None or device.gpm is not None:
+            if device.gpm is not None:
                 return gpm[name]
             return ask(name, lambda: nvml.nvmlDeviceGetPcieThroughput(handle, counter) * KB)
 

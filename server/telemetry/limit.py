@@ -147,9 +147,9 @@ def _slow_clients(seen: Seen) -> Found:
     if seen.unread is None:
         return Found(None, "what clients have yet to read is not known")
     whole = seen.asked if seen.asked is not None else (seen.admitted or 0.0) + seen.unread
-    if not whole:
+    if whole < SOMEBODY:
         return Found(False, "nothing under way")
-    evidence = f"{seen.unread:.0f} of {whole:.0f} replies wait for their reader"
+    evidence = f"{_percent(_unread_share(seen))} of {whole:.0f} under way only wait for their reader"
     if _waits(seen) and _full(seen):
         return Found(False, f"{evidence}, but others wait for a slot")
     return Found(
