@@ -31,7 +31,8 @@ FRONT_END_SHARE = 0.4
 BUDGET_SHARE = 0.75
 """Mean tokens of a step against the budget. Steps between two prompts carry decode tokens only and pull the mean down."""
 SATURATED = 0.8
-"""Above this share a device gives no more, whatever the settings: HBM reaches about 0.9 in a pure copy."""
+"""Above this share a device gives little more, whatever the settings: nothing but large matrix products brought an H100's
+tensor cores to 0.93 (measured, held down by the power cap)."""
 BOUND = 0.5
 """The steps of a batch alternate between reading weights, attention and matrix products, and launches lie between, so a
 device that is bound by one of them throughout shows 0.6 to 0.7 of it (one chat on an H100: HBM 0.67, tensor 0.02)."""
