@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from console import format as fmt
-from console.ink import Line, Span, between, fit, line, width
+from console.ink import Line, Span, between, fit, line, pick, width
 from console.view import KeyHint, View
-from server.telemetry.snapshot import Event, Little, Snapshot
+from server.telemetry.snapshot import Event, Limit, Little, Snapshot
 
 AGREES_WITHIN = 0.05
 LITTLE_NEEDS_N = 20
@@ -44,10 +44,30 @@ def limit(view: View, cells: int, rows: int) -> list[Line]:
     snapshot = view.snapshot
     if snapshot is None:
         return [fit((), cells)] * rows
-    phrase = fmt.sanitize(snapshot.limit)
-    style = "label" if phrase == "not evaluated" else "bright"
-    first = between(line(Span(" limit  ", "title"), Span(phrase, style)), little(snapshot.little) + line(" "), cells)
-    return [first, ticker(snapshot, cells)][:rows]
+    right = little(snapshot.little) + line(" ")
+    room = cells - width(right) - 1
+    return [between(limit_line(snapshot, room), right, cells), ticker(snapshot, cells)][:rows]
+
+
+def limit_line(snapshot: Snapshot, room: int) -> Line:
+    """The phrase, as much of it as fits; all that was asked stands in its note."""
+    found = snapshot.limit_detail
+    head = line(Span(" limit  ", "title"))
+    note = limit_note(found)
+    if not found.name:
+        return head + line(Span(fmt.sanitize(snapshot.limit), "label", note))
+    name = line(Span(fmt.sanitize(found.name).upper(), "bright", note))
+    because = line("  ", Span(fmt.sanitize(found.because), "text", note))
+    step = line(Span(": ", "label"), Span(fmt.sanitize(found.next_step), "label", note))
+    return pick(room, head + name + because + step, head + name + because, head + name)
+
+
+def limit_note(found: Limit) -> str:
+    """Every rule with its evidence, a line each."""
+    signs = {True: "holds", False: "no", None: "not evaluated"}
+    rows = [f"{rule.name}: {signs[rule.holds]}, {rule.evidence}" for rule in found.rules]
+    head = f"over {found.window_s:.0f} s, so for {fmt.span(found.since_s)}; next: {found.next_step or 'nothing to try'}"
+    return "\n".join(fmt.sanitize(row) for row in (head, *rows)) if rows else ""
 
 
 def ticker(snapshot: Snapshot, cells: int) -> Line:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 
 import httpx
@@ -14,26 +15,26 @@ from loadgen.capacity import Progress
 from loadgen.records import IntervalRecord, LoadRecord
 from loadgen.slo import CHAT, Slo
 from server.gateway.records import GatewayRecord
-from server.telemetry import gateway_series
-from server.telemetry.aging import aged, aged_readings, rounded
+from server.telemetry import gateway_series, limit_seen
+from server.telemetry.aging import aged_readings, rounded
 from server.telemetry.dialects import Dialect
 from server.telemetry.dialects.vllm import VllmDialect
 from server.telemetry.engine_series import EngineSeries
 from server.telemetry.experience import Experience
 from server.telemetry.exposition import scan
 from server.telemetry.gateway_series import GatewaySeries
-from server.telemetry.gpu import GpuReader, GpuReading
+from server.telemetry.gpu import GpuReader
+from server.telemetry.gpu_series import GpuSeries
 from server.telemetry.host import HostReader, Pids
 from server.telemetry.join import EngineTimes, Join, breakdown
+from server.telemetry.limit import HeldLimit, limit_of, settle
 from server.telemetry.little import LittleWindow
 from server.telemetry.load_series import NO_LOAD, LoadSeries
-from server.telemetry.peaks import Peak, peak_of
 from server.telemetry.scraper import TIMEOUT_S, ScrapeError, SourceLog, fetch, fetch_metrics
 from server.telemetry.snapshot import (
     Engine,
     Event,
     Feel,
-    Gpu,
     Host,
     JoinedRequest,
     People,
@@ -41,7 +42,6 @@ from server.telemetry.snapshot import (
     Queue,
     Snapshot,
     SourceState,
-    Value,
 )
 from server.telemetry.verdict import WINDOW_S, Evidence, Held, verdict
 
@@ -90,7 +90,7 @@ class Collector:
         self._gpu_reader = gpu or GpuReader()
         self._host_reader = host or HostReader()
         self._machine: asyncio.Task[None] | None = None
-        self._gpus: GpuReading | None = None
+        self._gpus = GpuSeries()
         self._host: tuple[float, Host] | None = None
         self._engine = EngineSeries()
         self._gateway = GatewaySeries()
@@ -105,6 +105,8 @@ class Collector:
         self._held = Held(since=clock())
         self._sources = {name: SourceLog() for name in ("engine", "health", "gateway", "nvml", "host")}
         self._times_at: float | None = None
+        self._recent: deque[Snapshot] = deque()
+        self._limit = HeldLimit()
 
     async def aclose(self) -> None:
         """Let go of connections and the GPU."""
@@ -213,7 +215,7 @@ class Collector:
             feel = msgspec.structs.replace(
                 feel, ttft_s=engine.ttft_s, gap_s=engine.itl_s, tokens_per_s=engine.generation_tokens_per_s
             )
-        return Snapshot(
+        snapshot = Snapshot(
             seq=facts.seq,
             at=now,
             wall=wall,
@@ -227,13 +229,23 @@ class Collector:
             feel=feel,
             breakdown=broken_down,
             little=(self._clients_inside if load_runs else self._gateway_inside).read(now),
-            gpus=self._gpus_now(engine, facts, now),
-            gpu_note=facts.no_gpu or ("not asked yet" if self._gpus is None else self._gpus.note),
+            gpus=[] if facts.no_gpu else self._gpus.gpus(engine, now),
+            gpu_note=facts.no_gpu or self._gpus.note,
             host=Host() if self._host is None else aged_readings(self._host[1], at=self._host[0], now=now),
             capacity=facts.capacity,
             events=facts.events[-EVENTS:],
             sources=self._states(now),
         )
+        return self._with_limit(snapshot)
+
+    def _with_limit(self, snapshot: Snapshot) -> Snapshot:
+        """What holds the setup back, from this snapshot and those of the last seconds."""
+        self._recent.append(snapshot)
+        while self._recent[0].at < snapshot.at - limit_seen.WINDOW_S:
+            self._recent.popleft()
+        self._limit = settle(limit_of(self._recent), self._limit, snapshot.at)
+        detail = self._limit.limit
+        return msgspec.structs.replace(snapshot, limit=detail.phrase, limit_detail=detail)
 
     def _people(self, facts: Facts, now: float) -> People:
         """What is measured of the people, and what they were asked to be."""
@@ -262,22 +274,6 @@ class Collector:
             return queue
         guess = msgspec.structs.replace(queue.max_in_flight, why=facts.in_flight_note)
         return msgspec.structs.replace(queue, max_in_flight=guess)
-
-    def _gpus_now(self, engine: Engine, facts: Facts, now: float) -> list[Gpu]:
-        if self._gpus is None or facts.no_gpu:
-            return []
-        gpus = [aged_readings(gpu, at=self._gpus.at, now=now) for gpu in self._gpus.gpus]
-        if len(gpus) != 1:
-            several = Value(src="engine", why="several GPUs: which of them the engine uses is not known")
-            return [msgspec.structs.replace(gpu, mfu=several, mbu=several) for gpu in gpus]
-        peak = peak_of(gpus[0].name)
-        return [
-            msgspec.structs.replace(
-                gpus[0],
-                mfu=_utilization(engine.flops_per_s, peak, 0, gpus[0].name),
-                mbu=_utilization(engine.bytes_per_s, peak, 1, gpus[0].name),
-            )
-        ]
 
     def _states(self, now: float) -> dict[str, SourceState]:
         states = {name: log.state(now) for name, log in self._sources.items()}
@@ -359,11 +355,13 @@ class Collector:
         self._host = (at, await asyncio.to_thread(self._host_reader.read, pids, at))
         self._sources["host"].good(at)
         at = self._clock()
-        self._gpus = await asyncio.to_thread(self._gpu_reader.read, at)
-        if self._gpus.gpus:
+        ours = self._host_reader.members("engine")
+        reading = await asyncio.to_thread(self._gpu_reader.read, at, ours)
+        self._gpus.add(reading)
+        if reading.gpus:
             self._sources["nvml"].good(at)
         else:
-            self._sources["nvml"].bad(self._gpus.note)
+            self._sources["nvml"].bad(reading.note)
 
 
 def _beside_server(feel: Feel, server: Quantiles) -> Feel:
@@ -381,13 +379,3 @@ def _beside_server(feel: Feel, server: Quantiles) -> Feel:
         ),
         ttft_gap_s=Value(v=rounded(gap_s), src="load", n=feel.ttft_s.n, window_s=feel.ttft_s.window_s, why=note),
     )
-
-
-def _utilization(rate: Value, peak: Peak | None, which: int, name: str) -> Value:
-    """A rate as a share of the device's peak; `which` is 0 for FLOPs and 1 for bytes."""
-    if rate.v is None:
-        return rate
-    if peak is None:
-        return Value(src="engine", why=f"the peak of {name or 'this device'} is not in the table")
-    share = rate.v / peak[which]
-    return aged(share, "engine", at=-rate.age_s, now=0.0, window_s=rate.window_s, why="the engine's own estimate")

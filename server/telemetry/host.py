@@ -50,6 +50,11 @@ class HostReader:
             stack_cpu_cores=cores.get("stack", ABSENT),
         )
 
+    def members(self, group: Group) -> frozenset[int] | None:
+        """The process ids of a part when its tree was last walked; None when it has no process."""
+        found = self._members.get(group)
+        return frozenset(found) if found else None
+
     def _cpu_share(self, elapsed_s: float | None) -> Value:
         times = psutil.cpu_times()
         total = sum(times[:8])  # guest times are already in user and nice

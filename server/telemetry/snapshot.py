@@ -270,6 +270,17 @@ class Little(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
         return (self.expected - self.counted) / self.counted
 
 
+class GpuProcess(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """A process that holds memory on a device."""
+
+    pid: int
+    name: str = ""
+    """Empty: this process is not visible from here."""
+    mem_bytes: float | None = None
+    engines: bool = False
+    """It belongs to the engine we watch."""
+
+
 class Gpu(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     """One device. `why` of an absent value says what the device or the driver lacks."""
 
@@ -290,7 +301,31 @@ class Gpu(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     unified: bool = False
     """Memory is the host's (GB10): mem_* come from /proc/meminfo."""
     mfu: Value = ABSENT
+    """The engine's estimated FLOPs against the device's peak, over 10 s. See `server.telemetry.peaks`."""
     mbu: Value = ABSENT
+    """The engine's estimated bytes read and written against the device's peak, over 10 s."""
+    gpm_note: str = ""
+    """Why there is no GPM on this device; empty where there is."""
+    mem_clock_mhz: Value = ABSENT
+    sm_clock_max_mhz: Value = ABSENT
+    slowed_by: list[str] | None = None
+    """What holds the clocks down now (`power cap`, `heat`, ..); empty: nothing does, None: the device does not say."""
+    pcie_to_bytes_per_s: Value = ABSENT
+    """Over PCIe to the device."""
+    pcie_from_bytes_per_s: Value = ABSENT
+    nvlink_in_bytes_per_s: Value = ABSENT
+    """Over all NVLinks to the device."""
+    nvlink_out_bytes_per_s: Value = ABSENT
+    processes: list[GpuProcess] = []
+    """Who holds memory on the device, largest first, as far as the driver says."""
+    others_bytes: Value = ABSENT
+    """Memory that processes other than the engine's hold."""
+    engines: bool | None = None
+    """The engine's processes are on this device; None: nobody knows."""
+    energy_per_token_j: Value = ABSENT
+    """Joules of this device a generated token, over 10 s. Of all devices together where the engine uses several."""
+    mig: bool | None = None
+    """The device is cut into MIG instances, and its figures are the whole card's; None: the device does not say."""
 
 
 class Host(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
@@ -316,6 +351,50 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     reason: str = ""
     since_s: float = 0.0
     attainment: Value = ABSENT
+
+
+LimitName = Literal[
+    "stalled",
+    "no load",
+    "people's think time",
+    "queue policy",
+    "sequence cap",
+    "token budget",
+    "KV pressure",
+    "memory bandwidth",
+    "compute",
+    "front end",
+    "slow clients",
+    "",
+]
+
+
+class LimitRule(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """One thing that may hold the setup back, and what was found."""
+
+    name: LimitName
+    holds: bool | None = None
+    """None: it could not be evaluated, and `evidence` says what is missing."""
+    evidence: str = ""
+
+
+class Limit(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """What holds the setup back now. See `server.telemetry.limit`."""
+
+    name: LimitName = ""
+    """Empty: not evaluated."""
+    phrase: str = "not evaluated"
+    """Name, evidence and next step in one line; Snapshot.limit."""
+    because: str = ""
+    """The evidence for `name` in one clause, or what is missing."""
+    next_step: str = ""
+    """What a person can try."""
+    rules: list[LimitRule] = []
+    """All that was asked, in the order in which the first that holds is named."""
+    window_s: float = 0.0
+    """Seconds of snapshots behind it."""
+    since_s: float = 0.0
+    """How long this has been the answer."""
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
@@ -356,6 +435,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Seconds recorded so far; None when not recording."""
     verdict: Verdict = Verdict()
     limit: str = "not evaluated"
+    """What holds the setup back, in one line: `limit_detail.phrase`."""
     people: People = People()
     queue: Queue = Queue()
     engine: Engine = Engine()
@@ -371,6 +451,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     events: list[Event] = []
     """The latest, oldest first, at most 20."""
     sources: dict[str, SourceState] = {}
+    limit_detail: Limit = Limit()
 
 
 class JoinedRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, eq=False):

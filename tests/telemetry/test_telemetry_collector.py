@@ -482,10 +482,10 @@ async def test_a_driver_that_hangs_is_not_asked_again() -> None:
             self.calls = 0
             self._wait = wait
 
-        def read(self, now: float) -> Any:
+        def read(self, now: float, ours: Any = None) -> Any:
             self.calls += 1
             self._wait()
-            return super().read(now)
+            return super().read(now, ours)
 
     from threading import Event  # noqa: PLC0415 - used by this test alone
 
