@@ -29,6 +29,7 @@ from console.sources.base import Source, SourceGoneError
 from console.view import KeyHint, Link, View
 from server import commands
 from server.commands import Command
+from server.engine.cold import KINDS
 from server.telemetry.snapshot import Snapshot
 
 STATUS_S = 8.0
@@ -246,12 +247,19 @@ class CockpitApp(App[Left]):
     def action_restart(self) -> None:
         """Ask which kind of cold, then restart."""
 
+        kinds = {kind.name[0]: kind for kind in KINDS.values()}
+
         def answered(key: str | None) -> None:
-            if key == "p":
-                self._send(commands.Restart("process"))
+            if key is not None:
+                self._send(commands.Restart(kinds[key].name))
 
         question = "Cold restart: everybody waits until the engine is back."
-        self.push_screen(AskKey(question, {"p": "process-cold: new processes, caches stay warm"}), answered)
+        meanings = {
+            "p": "process-cold: new processes; compiled graphs and files stay warm",
+            "c": "compile-cold: besides, no compiled graphs and kernels (in a cache of its own; yours stays)",
+            "d": "disk-cold: besides, the weights are out of memory and come from the disk",
+        }
+        self.push_screen(AskKey(question, {key: meanings[key] for key in kinds}), answered)
 
     def action_marker(self) -> None:
         """Ask for a note, then mark."""
