@@ -255,9 +255,9 @@ class CockpitApp(App[Left]):
 
         question = "Cold restart: everybody waits until the engine is back."
         meanings = {
-            "p": "process-cold: new processes; compiled graphs and files stay warm",
-            "c": "compile-cold: besides, no compiled graphs and kernels (in a cache of its own; yours stays)",
-            "d": "disk-cold: besides, the weights are out of memory and come from the disk",
+            "p": "process-cold: new processes, caches stay warm",
+            "c": "compile-cold: and nothing is compiled yet",
+            "d": "disk-cold: and the weights come from the disk",
         }
         self.push_screen(AskKey(question, {key: meanings[key] for key in kinds}), answered)
 

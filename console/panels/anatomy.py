@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from console import format as fmt
 from console.ink import Line, Span, line
+from server.engine.coldstart import FIRST_TOKEN
 from server.engine.comparison import init_measured_s
 from server.telemetry.snapshot import ColdStart, Meanwhile, StartStage
 
 NUMBERS = 22
 """Cells of `this time` and `last time`."""
 OWN = 11
-OWN_FROM = 96
+KIND = 10
+OWN_FROM = 84
 """Cells of room from which the engine's own figure has a column."""
 AGREES_S, AGREES_SHARE = 1.0, 0.1
 """How far a figure of the engine may be from ours before it is marked."""
@@ -61,7 +64,8 @@ class _Scale:
 
 
 def anatomy(start: ColdStart, room: int, rows: int) -> list[Line]:
-    """The stages; where there is room, the earlier start's bar below each."""
+    """A row a stage, the earlier start's bar behind this one's. Where rows are short the first stages are left out, so
+    that the one that runs is there; where there are many, a blank row stands between them."""
     if not start.stages and not start.previous:
         return [line(Span("no stage has been seen yet", "faint"))]
     last = {stage.name: stage for stage in start.previous}
@@ -78,15 +82,14 @@ def anatomy(start: ColdStart, room: int, rows: int) -> list[Line]:
             Span(" " * scale.label),
             Span(f"{'this time':>9}{'last time':>11}  ", "faint"),
             Span(f"{'engine’s':>9}  " if scale.own else "", "faint", "the engine's own figure for the stage"),
-            Span(f"0 … {fmt.span(scale.whole_s)}", "faint"),
+            Span(f"0 … {fmt.seconds(scale.whole_s)}", "faint"),
         )
     ]
-    each = 3 if rows >= 3 * len(names) + 2 else 2 if rows >= 2 * len(names) + 2 else 1
-    for name in names:
+    roomy = rows >= 2 * len(names) + 2 and not start.finished
+    at = names.index(start.stages[-1].name) if start.stages else 0
+    for name in names[max(0, min(at + 3, len(names)) - (rows - 1)) :]:
         lines.append(_stage(name, now.get(name), last.get(name), start.elapsed_s, scale))
-        if each >= 2:
-            lines.append(_before(last.get(name), scale))
-        if each == 3:
+        if roomy:
             lines.append(())
     if scale.own and (both := _init(start, scale)):
         lines.append(both)
@@ -118,13 +121,15 @@ def _stage(name: str, stage: StartStage | None, last: StartStage | None, now_s: 
     before = _so_far(last)
     if stage is None:
         return line(
-            Span(f"· {shown}".ljust(scale.label), "faint"), Span(" " * 9), Span(f"{_duration(before):>11}", "faint")
+            Span(f"· {shown}".ljust(scale.label), "faint"),
+            Span(" " * 9),
+            Span(f"{_duration(before):>11}  ", "faint"),
+            Span(" " * OWN if scale.own else ""),
+            *_bars(None, last, now_s, "", scale),
         )
     running = stage.end_s is None
     seconds = _so_far(stage, now_s) or 0.0
     slower = before is not None and seconds > before * 1.2 + 1.0
-    left, size = scale.place(stage.begin_s, now_s if stage.end_s is None else stage.end_s)
-    detail = f" {fmt.sanitize(stage.detail)}" if stage.detail else ""
     return line(
         Span(
             f"{'▶' if running else '✓'} {shown}".ljust(scale.label),
@@ -134,10 +139,23 @@ def _stage(name: str, stage: StartStage | None, last: StartStage | None, now_s: 
         Span(f"{_duration(seconds):>9}", "warn" if slower else "figure" if running else "text"),
         Span(f"{_duration(before):>11}  ", "faint"),
         *_own(seconds, fmt.known(stage.engine_s), running=running, scale=scale),
-        Span(" " * left),
-        Span("█" * size, "warn" if slower else "work" if running else "over"),
-        Span(detail[: scale.axis - left - size], "faint"),
+        *_bars(stage, last, now_s, "warn" if slower else "work" if running else "over", scale),
     )
+
+
+def _bars(stage: StartStage | None, last: StartStage | None, now_s: float, style: str, scale: _Scale) -> Line:
+    """This start's bar in front of the earlier one's, and what the engine said of the stage where room is left."""
+    cells = [" "] * scale.axis
+    for one, full in ((last, "░"), (stage, "█")):
+        if one is None or (one.end_s is None and one is last):
+            continue
+        left, size = scale.place(one.begin_s, now_s if one.end_s is None else one.end_s)
+        cells[left : left + size] = full * size
+    text = "".join(cells).rstrip()
+    spans: Line = tuple(Span(run, style if run[0] == "█" else "faint") for run in re.findall(r"█+|░+|\s+", text))
+    detail = fmt.sanitize(stage.detail) if stage is not None else ""
+    room = scale.axis - len(text) - 1
+    return spans + line(Span(f" {detail[:room]}" if detail and room > 4 else "", "faint"))
 
 
 def _own(ours_s: float, own_s: float | None, *, running: bool, scale: _Scale) -> Line:
@@ -160,14 +178,6 @@ def _init(start: ColdStart, scale: _Scale) -> Line:
         return ()
     shown = line(Span("  of it, engine init".ljust(scale.label), "faint"), Span(f"{_duration(ours):>9}", "faint"))
     return shown + line(Span(" " * 13)) + _own(ours, own, running=False, scale=scale)
-
-
-def _before(last: StartStage | None, scale: _Scale) -> Line:
-    """The earlier start's bar."""
-    if last is None or last.end_s is None:
-        return ()
-    left, size = scale.place(last.begin_s, last.end_s)
-    return line(Span(" " * (scale.before + left)), Span("░" * size, "faint"))
 
 
 def felt(meanwhile: Meanwhile) -> Line:
@@ -198,23 +208,25 @@ def kinds_table(kinds: Mapping[str, Mapping[str, float]], room: int) -> list[Lin
     for stages in kinds.values():
         names = _joined(names, list(stages)) if names else list(stages)
     label = min(20, max((len(name) for name in names), default=0) + 1)
-    shown = list(kinds.items())[: max(1, (room - label) // 13)]
-    lines = [line(Span(" " * label), *(Span(f"{fmt.sanitize(kind, 12):>13}", "label") for kind, _ in shown))]
+    shown = list(kinds.items())[: max(1, (room - label) // KIND)]
+    heads = (fmt.sanitize(kind, 20).partition("-")[0].partition(" ")[0][: KIND - 1] for kind, _ in shown)
+    lines = [line(Span(" " * label), *(Span(f"{head:>{KIND}}", "label") for head in heads))]
     for name in names:
         figures = [stages.get(name) for _, stages in shown]
         most = max((value for value in figures if value is not None), default=0.0)
+        spread = most - min((value for value in figures if value is not None), default=0.0)
+        styles = (
+            "absent" if value is None else "warn" if value == most and spread > 1.5 else "text" for value in figures
+        )
         lines.append(
             line(
                 Span(fmt.sanitize(name, label).ljust(label), "text"),
-                *(
-                    Span(f"{_bare(value):>13}", "absent" if value is None else _heat(value, most, len(figures)))
-                    for value in figures
-                ),
+                *(Span(f"{_bare(value):>{KIND}}", style) for value, style in zip(figures, styles, strict=True)),
             )
         )
     served = [_served(stages) for _, stages in shown]
     lines.append(
-        line(Span("served after".ljust(label), "label"), *(Span(f"{_bare(value):>13}", "bright") for value in served))
+        line(Span("served after".ljust(label), "label"), *(Span(f"{_bare(v):>{KIND}}", "bright") for v in served))
     )
     return lines
 
@@ -223,10 +235,5 @@ def _bare(value: float | None) -> str:
     return fmt.ABSENT_TEXT if value is None else f"{value:.1f}"
 
 
-def _heat(value: float, most: float, columns: int) -> str:
-    """The kind that makes a stage longest stands out, if by more than a second and a half."""
-    return "warn" if columns > 1 and value == most and value >= 1.5 else "text"
-
-
 def _served(stages: Mapping[str, float]) -> float:
-    return sum(seconds for name, seconds in stages.items() if name != "first token")
+    return sum(seconds for name, seconds in stages.items() if name != FIRST_TOKEN)

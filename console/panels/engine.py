@@ -11,10 +11,10 @@ from console.panels.start import coldness, left_s
 from console.view import View, figure
 from server.telemetry.snapshot import ColdStart, Engine, Queue, Value
 
-TABLE_CELLS = 62
+TABLE_CELLS = 64
 """Width of the table of kinds."""
 TABLE_FROM = 158
-FACTS_ROWS = 17
+FACTS_ROWS = 15
 LOG_ROWS = 8
 
 
@@ -22,10 +22,10 @@ def engine(view: View, cells: int, rows: int) -> list[Line]:
     """The start on top, facts and arguments below it, the log at the bottom."""
     shown = view.snapshot.engine if view.snapshot else Engine()
     queue = view.snapshot.queue if view.snapshot else Queue()
-    log = LOG_ROWS if rows >= 40 else 5 if rows >= 30 else 0
-    upper = _upper_rows(shown.start, rows - log)
+    log = LOG_ROWS if rows >= 48 else 6 if rows >= 34 else 0
+    lines = _start(shown, cells, max(5, rows - log - (FACTS_ROWS if rows >= 36 else 7)))
+    upper = len(lines)
     lower = rows - upper - log
-    lines = _start(shown, cells, upper)
     left = cells // 2
     facts = frame(line(Span("what runs", "title")), _facts(shown, queue, left - 4), left, lower)
     argv = _arguments(shown.argv, cells - left - 4) or [line(Span(fmt.ABSENT_TEXT, "absent"))]
@@ -37,16 +37,8 @@ def engine(view: View, cells: int, rows: int) -> list[Line]:
     return [fit(one, cells) for one in lines][:rows]
 
 
-def _upper_rows(start: ColdStart, rows: int) -> int:
-    """Rows for the start: with the earlier start's bars, where there is room for them and for the facts."""
-    stages = len({stage.name for stage in (*start.stages, *start.previous)})
-    extra = len(_said(start, 80)) + 5
-    wanted = 2 * stages + extra if rows >= 2 * stages + extra + FACTS_ROWS else stages + extra
-    return min(max(5, wanted), max(5, rows - 8))
-
-
-def _start(shown: Engine, cells: int, rows: int) -> list[Line]:
-    """Stages, and beside them the kinds compared where there is room."""
+def _start(shown: Engine, cells: int, most: int) -> list[Line]:
+    """At most `most` rows: stages, and beside them the kinds compared where there is room."""
     start = shown.start
     table = TABLE_CELLS if cells >= TABLE_FROM and len(start.kinds) > 1 else 0
     room = cells - table - 4
@@ -58,26 +50,21 @@ def _start(shown: Engine, cells: int, rows: int) -> list[Line]:
         title += line(Span(f"  {fmt.span(start.elapsed_s)}, about {fmt.span(left)} to go", "bright"))
     kind = f" ({fmt.sanitize(start.previous_kind)})" if start.previous_kind not in {"", start.kind} else ""
     right = line(Span(f"last time{kind} {fmt.seconds(before)}", "label")) if before is not None else ()
-    said = _said(start, room)
-    body = anatomy(start, room, max(3, rows - 2 - len(said)))
-    body = [*body, *said] if len(body) + len(said) <= rows - 2 else body
+    body = [*anatomy(start, room, most - 2), *_said(start, room, kinds=not table)]
+    other = kinds_table(start.kinds, table - 4) if table else []
+    rows = min(most, max(len(body), len(other)) + 2)
     box = frame(title, body, cells - table, rows, right=right)
     if not table:
         return box
-    other = frame(
-        line(Span("kinds of cold compared", "title"), Span("  seconds", "label")),
-        kinds_table(start.kinds, table - 4),
-        table,
-        rows,
-    )
-    return beside([(box, cells - table), (other, table)])
+    head = line(Span("kinds of cold compared", "title"), Span("  seconds", "label"))
+    return beside([(box, cells - table), (frame(head, other, table, rows), table)])
 
 
-def _said(start: ColdStart, room: int) -> list[Line]:
+def _said(start: ColdStart, room: int, *, kinds: bool) -> list[Line]:
     """What people felt, what was made cold, how other kinds did."""
     lines = [people] if (people := felt(start.meanwhile)) else []
     lines += coldness(start, room)
-    if len(start.kinds) > 1:
+    if kinds and len(start.kinds) > 1:
         lines.append(line(Span("kinds   ", "faint")) + kinds_line(start.kinds))
     return lines
 

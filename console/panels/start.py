@@ -67,7 +67,7 @@ def _progress(start: ColdStart, room: int, *, roomy: bool) -> list[Line]:
         )
         spans += line("  ", Span(filled, "work"), Span(rest, "frame"), "  ")
         last = f"last {fmt.sanitize(start.previous_kind, 20)}" if start.previous_kind else "last time"
-        spans += line(Span(f"about {fmt.span(left)} to go", "text"), Span(f", {last} {fmt.span(before)}", "label"))
+        spans += line(Span(f"about {fmt.span(left)} to go", "text"), Span(f", {last} {fmt.seconds(before)}", "label"))
     else:
         spans += line(Span("; no earlier start to compare it with, some minutes are usual", "label"))
     lines = [fit(spans, room)]
@@ -80,9 +80,9 @@ def _progress(start: ColdStart, room: int, *, roomy: bool) -> list[Line]:
 
 def coldness(start: ColdStart, room: int) -> list[Line]:
     """What this kind makes cold, what stays warm, and what came of it."""
-    rows = [("cold", start.clears), ("warm", start.keeps), ("", start.note)]
+    cold = "; ".join(part for part in (start.clears, start.note) if part)
     lines: list[Line] = []
-    for label, text in rows:
-        for number, row in enumerate(wrap(fmt.sanitize(text), room - 8, "text" if not label else "label")):
+    for label, text in (("cold", cold), ("warm", start.keeps)):
+        for number, row in enumerate(wrap(fmt.sanitize(text), room - 8, "label")):
             lines.append(line(Span(f"{label if number == 0 else '':<8}", "faint")) + row)
     return lines

@@ -98,12 +98,11 @@ class Evicted:
     @property
     def text(self) -> str:
         """One clause for a person."""
-        size = f"{self.size_bytes / 2**30:.2f} GiB of weights evicted"
+        size = f"{self.size_bytes / 2**30:.2f} GiB evicted"
         if self.resident_share is None:
             return f"{size}; whether they left memory cannot be seen here"
-        if self.resident_share > 0.02:
-            return f"{size}, but {self.resident_share:.0%} of them are still in memory: this is not quite disk-cold"
-        return f"{size}, {self.resident_share:.0%} of them left in memory"
+        still = f"{100 * self.resident_share:.0f} % of it still in memory"
+        return f"{size}, but {still}: not quite disk-cold" if self.resident_share > 0.02 else f"{size}, {still}"
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -55,7 +55,7 @@ async def test_the_start_takes_the_pictures_place_and_gives_it_back() -> None:
     app = CockpitApp(source)
     async with app.run_test(size=SIZE) as pilot:
         source.queue.put_nowait(samples.STARTING)
-        await until(pilot, lambda: "about 49 s to go" in screen_text(app))
+        await until(pilot, lambda: "about 47 s to go" in screen_text(app))
         assert "what people feel" not in screen_text(app)
         source.queue.put_nowait(later(samples.LOADED, 5))
         await until(pilot, lambda: "what people feel" in screen_text(app))

@@ -35,7 +35,7 @@ def test_eviction_takes_the_pages_and_reading_brings_them_back(weights: Path) ->
     assert resident_share([weights]) == 1.0
     evicted = evict([weights])
     assert evicted == Evicted(1, SIZE, 0.0)
-    assert evicted.text == "0.00 GiB of weights evicted, 0% of them left in memory"
+    assert evicted.text == "0.00 GiB evicted, 0 % of it still in memory"
     assert weights.stat().st_size == SIZE
 
 
@@ -52,7 +52,7 @@ def test_pages_that_a_process_has_mapped_stay_and_this_is_said(weights: Path) ->
 
 def test_what_cannot_be_seen_is_said() -> None:
     assert "cannot be seen" in Evicted(1, 3 << 30, None).text
-    assert Evicted(1, 3 << 30, 0.001).text == "3.00 GiB of weights evicted, 0% of them left in memory"
+    assert Evicted(1, 3 << 30, 0.001).text == "3.00 GiB evicted, 0 % of it still in memory"
     assert resident_share([]) is None
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from server.config import Paths, StackSettings
@@ -105,7 +105,7 @@ async def test_a_disk_cold_restart_of_a_shape_saves_its_weights_once_and_evicts_
     folder = saved_folder("tiny", case.paths.models)
     start = case.seen()
     assert start.kind == "disk-cold"
-    assert start.note.startswith("0.01 GiB of weights evicted")
+    assert start.note.startswith("0.01 GiB evicted")
     assert engine.pids["engine"] != engine_pid
     assert "dummy" not in case.starts()[-1]["argv"]
     assert str(folder) in case.starts()[-1]["argv"]
@@ -134,7 +134,7 @@ async def test_stages_leave_no_gap_from_the_command_to_the_first_token(case: Cas
     engine.first_token(time.monotonic())
     stages = case.seen().stages
     assert stages[0].begin_s == 0.0
-    for one, other in zip(stages, stages[1:], strict=False):
+    for one, other in itertools.pairwise(stages):
         assert one.end_s == other.begin_s
     assert stages[-1].name == "first token"
     served = next(stage.end_s for stage in stages if stage.name == "HTTP")
@@ -158,8 +158,9 @@ async def test_a_failed_start_quotes_the_first_exception(case: Case) -> None:
 async def test_an_engine_that_ends_by_itself_says_its_last_words(case: Case) -> None:
     await case.engine.start()
     (case.folder / "die").touch()
-    with pytest.raises((urllib.error.URLError, ConnectionError)):
-        urllib.request.urlopen(f"{case.engine.url}/health", timeout=5)
+    async with httpx.AsyncClient(trust_env=False) as http:
+        with pytest.raises(httpx.HTTPError):
+            await http.get(f"{case.engine.url}/health")
     await until(lambda: case.engine.phase == "down", "the end is noticed")
     error = case.engine.facts(time.monotonic()).error
     assert error.startswith("The engine ended by itself (exit code 0)")
