@@ -118,6 +118,8 @@ async def test_freeze_stops_the_display_and_not_the_collecting() -> None:
         (["underscore"], commands.People(delta=-25)),
         (["r"], commands.Record(on=False)),
         (["c", "p"], commands.Restart("process")),
+        (["c", "c"], commands.Restart("compile")),
+        (["c", "d"], commands.Restart("disk")),
         (["m", "h", "i", "enter"], commands.Marker("hi")),
         (["m", "enter"], commands.Marker("")),
     ],
