@@ -331,17 +331,20 @@ class OwnEngine:
                         save_shape, self._model.display, self._paths, self._note_saving
                     )
                     self._plan = self._planned(self._machine, self._environment, self._model)
-                weights = cold.weight_files(await asyncio.to_thread(weights_folder, self._model, self._environment))
+                folder = await asyncio.to_thread(weights_folder, self._model, self._environment)
+                weights = cold.weight_files(folder)
+                if not weights:
+                    raise EngineError(f"there are no files of weights in {folder}.")
         except (EngineError, OSError) as error:
             self._start.note = ""
             self._changed(f"no disk-cold restart: {error}")
             return
+        self._unfollow()
         self._start = Start(KINDS[kind], time.monotonic())
         self._start.lead(STOP, self._start.began)
         self._start.compare(self._earlier(self._plan))
         self._to("stopping")
         try:
-            self._unfollow()
             await self._child.stop()
             if kind != "process":
                 self._start.lead(CLEAR, time.monotonic())
@@ -380,6 +383,7 @@ class OwnEngine:
         if holder is not None:
             by = f" by {holder}" if holder else ""
             raise EngineError(f"Port {self._settings.engine_port} is in use{by}; free it or choose --engine-port.")
+        self._unfollow()
         self._start.compare(self._earlier(plan))
         self._follower = LogFollower(self._log, from_end=True)
         log = self._start.spawned(time.monotonic())
@@ -389,7 +393,6 @@ class OwnEngine:
             with contextlib.suppress(psutil.Error):
                 psutil.Process(self._child.pid).nice(CPU_NICE)
         self._to("starting")
-        self._unfollow()
         self._following = asyncio.create_task(self._follow(self._start, log), name="engine log")
         async with httpx.AsyncClient(trust_env=False, timeout=2.0) as http:
             ready = await self._child.wait_ready(lambda: self._answers(http), READY_TIMEOUT_S, POLL_S)
