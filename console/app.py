@@ -34,6 +34,7 @@ from console.view import KeyHint, Link, View
 from loadgen.records import Behaviour
 from server import commands
 from server.commands import Command
+from server.engine.cold import KINDS
 from server.telemetry.snapshot import People, Snapshot
 
 STATUS_S = 8.0
@@ -288,12 +289,19 @@ class CockpitApp(App[Left]):
     def action_restart(self) -> None:
         """Ask which kind of cold, then restart."""
 
+        kinds = {kind.name[0]: kind for kind in KINDS.values()}
+
         def answered(key: str | None) -> None:
-            if key == "p":
-                self._send(commands.Restart("process"))
+            if key is not None:
+                self._send(commands.Restart(kinds[key].name))
 
         question = "Cold restart: everybody waits until the engine is back."
-        self.push_screen(AskKey(question, {"p": "process-cold: new processes, caches stay warm"}), answered)
+        meanings = {
+            "p": "process-cold: new processes, caches stay warm",
+            "c": "compile-cold: and nothing is compiled yet",
+            "d": "disk-cold: and the weights come from the disk",
+        }
+        self.push_screen(AskKey(question, {key: meanings[key] for key in kinds}), answered)
 
     def action_marker(self) -> None:
         """Ask for a note, then mark."""

@@ -101,7 +101,13 @@ def _parser() -> argparse.ArgumentParser:
     limits = verb("limits", _send_limits, "Change the gateway's admission limits on the running stack.")
     limits.add_argument("--max-in-flight", type=count, metavar="N")
     limits.add_argument("--max-queue", type=count, metavar="N")
-    verb("restart", _send_restart, "Cold-restart the engine (process-cold: new processes, caches warm).")
+    restart = verb("restart", _send_restart, "Cold-restart the engine: new processes, and what else --kind makes cold.")
+    restart.add_argument(
+        "--kind",
+        choices=["process", "compile", "disk"],
+        default="process",
+        help="process: caches stay warm (default); compile: no compiled graphs; disk: weights not in memory",
+    )
     marker = verb("marker", _send_marker, "Note an event on the charts.")
     marker.add_argument("note", nargs="*")
     record = verb("record", _send_record, "Record the running stack into FILE (default: a dated one), or stop.")
@@ -361,8 +367,8 @@ def _send_limits(options: argparse.Namespace) -> int:
     return send(commands.Limits(options.max_in_flight, options.max_queue))
 
 
-def _send_restart(_: argparse.Namespace) -> int:
-    return send(commands.Restart())
+def _send_restart(options: argparse.Namespace) -> int:
+    return send(commands.Restart(options.kind))
 
 
 def _send_marker(options: argparse.Namespace) -> int:

@@ -161,5 +161,10 @@ class IntervalRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         """Everybody who is there to stay."""
         return sum(self.crowds.values())
 
+    @property
+    def ttft_so_far_s(self) -> list[float]:
+        """For each request in flight: seconds from when its person meant to ask to its first token, or to now."""
+        return [(self.at if first is None else first) - since for since, first in self.waiting]
+
 
 LoadRecord = RequestRecord | IntervalRecord

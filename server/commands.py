@@ -79,7 +79,8 @@ class Burst(msgspec.Struct, frozen=True, tag_field="command", tag="burst"):
 
 
 class Restart(msgspec.Struct, frozen=True, tag_field="command", tag="restart"):
-    """Cold-restart the engine. `kind`: process (caches stay warm)."""
+    """Cold-restart the engine. `kind`: process (caches stay warm), compile (no compiled graphs) or disk (weights not in
+    memory)."""
 
     kind: str = "process"
 

@@ -27,6 +27,7 @@ from server.child import KeptChild
 from server.commands import Answer, Command
 from server.config import Paths, StackSettings
 from server.control import Feed, application, bind, serve
+from server.engine.cold import KINDS
 from server.engine.lifecycle import AttachedEngine, Lifecycle, OwnEngine
 from server.engine.logfile import tail
 from server.gateway import records as gateway
@@ -35,6 +36,7 @@ from server.search import CapacitySearch
 from server.supervisor import become_subreaper
 from server.telemetry.collector import Collector, Facts
 from server.telemetry.host import Pids
+from server.telemetry.interruption import Interruption
 from server.telemetry.otlp import OtlpReceiver
 from server.telemetry.recording import Recorder, RecordingError
 from server.telemetry.snapshot import Event, Snapshot, snapshot_decoder
@@ -103,6 +105,7 @@ class Stack:
         self._seq = 0
         self._engine: Lifecycle
         self._restarting: asyncio.Task[None] | None = None
+        self._interruption = Interruption(PRESETS[self.settings.slo], self._began)
 
     # life
 
@@ -237,6 +240,7 @@ class Stack:
         if record.first_token is not None:
             self._engine.first_token(record.first_token)
         self._collector.on_gateway(record)
+        self._interruption.on_gateway(record)
 
     def _load_line(self, line: bytes) -> None:
         try:
@@ -245,6 +249,7 @@ class Stack:
             _say(f"load wrote a line that is no record: {error}")
             return
         self._collector.on_load(record)
+        self._interruption.on_load(record)
         self._search.on_record(record)
         if self._recorder is not None and isinstance(record, load.RequestRecord):
             self._keep(partial(self._recorder.write_request, line))
@@ -260,7 +265,10 @@ class Stack:
     def _engine_changed(self, what: str) -> None:
         """The engine moved to another phase: tell the gateway, and the charts."""
         self._tell_gateway()
+        if self._engine.phase == "stopping":
+            self._interruption = Interruption(PRESETS[self.settings.slo], time.monotonic())
         if self._engine.phase == "ready":
+            self._interruption.end(time.monotonic())
             self._collector.reset_engine()
             self._want_load()
         if what:
@@ -312,6 +320,8 @@ class Stack:
         await self._collector.scrape(engine_url, gateway_url, self._pids())
         self._seq += 1
         snapshot = self._collector.snapshot(self._facts(), time.monotonic(), time.time())
+        felt = msgspec.structs.replace(snapshot.engine.start, meanwhile=self._interruption.read(snapshot.queue))
+        snapshot = msgspec.structs.replace(snapshot, engine=msgspec.structs.replace(snapshot.engine, start=felt))
         await self._feed.publish(snapshot)
         self._write(snapshot)
 
@@ -451,12 +461,16 @@ class Stack:
     def _restart(self, command: commands.Restart) -> Answer:
         if self._engine.attached:
             return Answer(ok=False, message=NOT_OURS)
-        if command.kind != "process":
-            return Answer(ok=False, message=f"There is no {command.kind!r} restart; `process` is the one there is.")
+        kind = next((kind for kind in KINDS.values() if kind.name == command.kind), None)
+        if kind is None:
+            return Answer(ok=False, message=f"There is no {command.kind!r} restart; the kinds are {', '.join(KINDS)}.")
         if self._engine.phase in {"preparing", "starting", "stopping"}:
             return Answer(ok=False, message=f"The engine is {self._engine.phase}; wait for it.")
-        self._restarting = asyncio.create_task(self._engine.restart(), name="restart")
-        return self._done("restart", "cold restart (process-cold)")
+        if self._restarting is not None and not self._restarting.done():
+            return Answer(ok=False, message="A restart is being prepared; wait for it.")
+        self._restarting = asyncio.create_task(self._engine.restart(kind.name), name="restart")
+        done = self._done("restart", f"cold restart ({kind.label})")
+        return Answer(ok=True, message=f"{done.message} Cold: {kind.clears}. Warm still: {kind.keeps}.")
 
     def _drive(self, command: commands.Drive) -> Answer:
         if not self._engine.attached:

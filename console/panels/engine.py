@@ -1,36 +1,85 @@
-"""The engine in full: anatomy of its start, versions, limits and the arguments it was started with."""
+"""The engine in full: anatomy of its start, kinds of cold compared, versions, limits, arguments and the end of its log."""
 
 from __future__ import annotations
 
 import shlex
 
 from console import format as fmt
-from console.ink import Line, Span, beside, fit, frame, line, wrap
-from console.panels.start import anatomy, total
+from console.ink import Line, Span, beside, cut, fit, frame, line, wrap
+from console.panels.anatomy import anatomy, felt, kinds_line, kinds_table, total
+from console.panels.start import coldness, left_s
 from console.view import View, figure
-from server.telemetry.snapshot import Engine, Value
+from server.telemetry.snapshot import ColdStart, Engine, Queue, Value
+
+TABLE_CELLS = 64
+"""Width of the table of kinds."""
+TABLE_FROM = 158
+FACTS_ROWS = 15
+LOG_ROWS = 8
 
 
 def engine(view: View, cells: int, rows: int) -> list[Line]:
-    """The start on top, facts and arguments below it."""
+    """The start on top, facts and arguments below it, the log at the bottom."""
     shown = view.snapshot.engine if view.snapshot else Engine()
-    start = shown.start
-    stages = len({stage.name for stage in (*start.stages, *start.previous)})
-    upper = min(max(5, 2 * stages + 4 if rows >= 2 * stages + 20 else stages + 4), max(5, rows - 8))
-    took, before = total(start.stages) if start.finished else None, total(start.previous)
-    title = line(Span("cold start", "title"), Span(f"  {fmt.sanitize(start.kind)}", "label"))
-    if took is not None:
-        title += line(Span(f"  {fmt.seconds(took)}", "bright"))
-    right = line(Span(f"last time {fmt.seconds(before)}", "label")) if before is not None else ()
-    lines = frame(title, anatomy(start, cells - 4, upper - 2), cells, upper, right=right)
-    lower = rows - upper
+    queue = view.snapshot.queue if view.snapshot else Queue()
+    log = LOG_ROWS if rows >= 48 else 6 if rows >= 34 else 0
+    lines = _start(shown, cells, max(5, rows - log - (FACTS_ROWS if rows >= 36 else 7)))
+    upper = len(lines)
+    lower = rows - upper - log
     left = cells // 2
-    facts = frame(line(Span("what runs", "title")), _facts(shown, left - 4), left, lower)
+    facts = frame(line(Span("what runs", "title")), _facts(shown, queue, left - 4), left, lower)
     argv = _arguments(shown.argv, cells - left - 4) or [line(Span(fmt.ABSENT_TEXT, "absent"))]
     lines += beside(
         [(facts, left), (frame(line(Span("started with", "title")), argv, cells - left, lower), cells - left)]
     )
+    if log:
+        lines += _log(shown, cells, log)
     return [fit(one, cells) for one in lines][:rows]
+
+
+def _start(shown: Engine, cells: int, most: int) -> list[Line]:
+    """At most `most` rows: stages, and beside them the kinds compared where there is room."""
+    start = shown.start
+    table = TABLE_CELLS if cells >= TABLE_FROM and len(start.kinds) > 1 else 0
+    room = cells - table - 4
+    took, before, left = total(start.stages) if start.finished else None, total(start.previous), left_s(start)
+    title = line(Span("cold start", "title"), Span(f"  {fmt.sanitize(start.kind)}", "label"))
+    if took is not None:
+        title += line(Span(f"  {fmt.seconds(took)}", "bright"))
+    elif left is not None and not start.finished:
+        title += line(Span(f"  {fmt.span(start.elapsed_s)}, about {fmt.span(left)} to go", "bright"))
+    kind = f" ({fmt.sanitize(start.previous_kind)})" if start.previous_kind not in {"", start.kind} else ""
+    right = line(Span(f"last time{kind} {fmt.seconds(before)}", "label")) if before is not None else ()
+    body = [*anatomy(start, room, most - 2), *_said(start, room, kinds=not table)]
+    other = kinds_table(start.kinds, table - 4) if table else []
+    rows = min(most, max(len(body), len(other)) + 2)
+    box = frame(title, body, cells - table, rows, right=right)
+    if not table:
+        return box
+    head = line(Span("kinds of cold compared", "title"), Span("  seconds", "label"))
+    return beside([(box, cells - table), (frame(head, other, table, rows), table)])
+
+
+def _said(start: ColdStart, room: int, *, kinds: bool) -> list[Line]:
+    """What people felt, what was made cold, how other kinds did."""
+    lines = [people] if (people := felt(start.meanwhile)) else []
+    lines += coldness(start, room)
+    if kinds and len(start.kinds) > 1:
+        lines.append(line(Span("kinds   ", "faint")) + kinds_line(start.kinds))
+    return lines
+
+
+def _log(shown: Engine, cells: int, rows: int) -> list[Line]:
+    kept = shown.log_tail[-(rows - 2) :]
+    body = [line(Span(cut(fmt.sanitize(row), cells - 4), _level(row))) for row in kept]
+    body = body or [line(Span(fmt.ABSENT_TEXT, "absent", "`spark-serve logs engine` shows a file, if there is one"))]
+    return frame(line(Span("end of its log", "title")), body, cells, rows)
+
+
+def _level(row: str) -> str:
+    if " ERROR " in row[:60] or row.startswith(("ERROR", "CRITICAL")):
+        return "bad"
+    return "warn" if " WARNING " in row[:60] or row.startswith("WARNING") else "label"
 
 
 def _arguments(argv: list[str], room: int) -> list[Line]:
@@ -45,7 +94,7 @@ def _arguments(argv: list[str], room: int) -> list[Line]:
     return [row for group in groups for row in wrap(" ".join(group), room)]
 
 
-def _facts(engine: Engine, room: int) -> list[Line]:
+def _facts(engine: Engine, queue: Queue, room: int) -> list[Line]:
     health = {True: ("answers", "good"), False: ("does not answer", "bad"), None: (fmt.ABSENT_TEXT, "absent")}[
         engine.healthy
     ]
@@ -78,6 +127,9 @@ def _facts(engine: Engine, room: int) -> list[Line]:
         ("KV cache tokens", engine.kv_tokens),
     )
     rows += [_row(label, figure(value, fmt.count(value.v))) for label, value in limits]
+    rows.append(_row("queue's policy", line(Span(fmt.sanitize(queue.policy, 40) or fmt.ABSENT_TEXT, "text"))))
+    for label, value in (("max in flight", queue.max_in_flight), ("max queue", queue.max_queue)):
+        rows.append(_row(label, figure(value, fmt.count(value.v))))
     return [fit(row, room) for row in rows]
 
 

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import httpx
-import msgspec
 import psutil
 
 from server.config import Paths, StackSettings
-from server.engine.coldstart import ColdStartLog, Figures
+from server.engine import cold
+from server.engine.cold import FIRST, KINDS, KindName
+from server.engine.coldstart import CLEAR, PREPARATION, STOP, ColdStartLog
 from server.engine.device import Machine, find_machine
 from server.engine.discover import Found, base_url, probe
 from server.engine.environment import EngineEnvironment, find_environment
 from server.engine.errors import EngineError, EngineMissingError
 from server.engine.launch import LaunchPlan, plan
 from server.engine.logfile import LogFollower
-from server.engine.models import Model, prepare
+from server.engine.models import Model, prepare, save_shape, weights_folder
+from server.engine.start import Start
+from server.engine.starts import Starts
 from server.supervisor import GRACE_S, Supervisor, port_in_use
-from server.telemetry.snapshot import ColdStart, Engine, Phase, StartStage, Value
+from server.telemetry.snapshot import Engine, Phase, Value
 
 Changed = Callable[[str], None]
 """Called after every change of phase, with one clause for the event list (empty: nothing to note)."""
@@ -35,8 +37,12 @@ UNKNOWN_SEQUENCES = "vLLM does not tell it, and its command line does not or can
 READY_TIMEOUT_S = 1800.0
 """A large model from a slow disk takes its time; a person can always stop it."""
 POLL_S = 0.2
+LOG_POLL_S = 0.1
+"""How late a stage's end can be stamped; reading the log waits for nothing else."""
 STARTING_GRACE_S = 5.0
 CPU_NICE = 5
+LOG_IDLE_S = 1.0
+HEAR_OUT_S = 3.0
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 GPU_LENGTHS = (400, 150)
 CPU_LENGTHS = (40, 32)
@@ -101,7 +107,7 @@ class Lifecycle(Protocol):
 
     async def start(self) -> None: ...
 
-    async def restart(self) -> None: ...
+    async def restart(self, kind: KindName) -> None: ...
 
     async def stop(self) -> None: ...
 
@@ -189,7 +195,7 @@ class AttachedEngine:
         self.phase = "ready"
         self._changed(f"attached to {self.url}")
 
-    async def restart(self) -> None:
+    async def restart(self, kind: KindName) -> None:
         raise EngineError("Somebody else started this engine; it cannot be restarted from here.")
 
     async def stop(self) -> None:
@@ -215,12 +221,9 @@ class OwnEngine:
         self._plan: LaunchPlan | None = None
         self._log = paths.logs / "engine.log"
         self._child = Supervisor("engine", self._log, self._died)
-        self._kind = "process-cold"
-        self._start_log: ColdStartLog | None = None
-        self._began = time.monotonic()
-        self._ended: float | None = None
-        self._previous: list[StartStage] = []
-        self._preparing: list[StartStage] = []
+        self._start = Start(FIRST, time.monotonic())
+        self._follower = LogFollower(self._log, from_end=True)
+        self._following: asyncio.Task[None] | None = None
 
     # what the stack asks
 
@@ -265,7 +268,7 @@ class OwnEngine:
 
     def facts(self, now: float) -> Engine:
         plan, model, machine = self._plan, self._model, self._machine
-        figures = self._start_log.figures if self._start_log is not None else Figures()
+        figures = self._start.figures
         return Engine(
             phase=self.phase,
             error=self._error,
@@ -281,52 +284,72 @@ class OwnEngine:
             max_num_batched_tokens=_configured(figures.batched_tokens),
             kv_tokens=_configured(figures.kv_tokens),
             stage_times=plan.features.stage_times if plan is not None else "",
-            start=self._cold_start(now),
+            start=self._start.seen(now, ready=self.phase == "ready"),
+            log_tail=list(self._start.tail),
         )
 
     def first_token(self, at: float) -> None:
-        if self._start_log is not None and self.phase == "ready" and self._start_log.first_token(at):
-            self._remember()
+        if self.phase == "ready":
+            self._start.first_token(at)
 
     def fail(self, why: str) -> None:
-        self._ended = time.monotonic()
+        self._start.ended = time.monotonic()
         self._to("failed", why)
 
     # life
 
     async def start(self) -> None:
         """Make what is needed and start. Failures end in the phase `failed` or `no_engine`, not in an exception."""
-        self._began = time.monotonic()
+        self._start = Start(FIRST, time.monotonic())
+        self._start.lead(PREPARATION, self._start.began)
         self._to("preparing")
         try:
+            await asyncio.to_thread(cold.drop_caches, self._paths.state)
             self._machine = await asyncio.to_thread(find_machine)
             self._environment = await asyncio.to_thread(find_environment, self._settings, self._paths)
             self._model = await asyncio.to_thread(
                 prepare, self._settings, self._environment, self._paths, self._note_preparation
             )
-            self._plan = plan(
-                self._environment, self._model, self._settings, self._machine, self._otlp_endpoint, os.environ
-            )
+            self._plan = self._planned(self._machine, self._environment, self._model)
             self.url = self._plan.url
-            self._previous = self._remembered()
-            await self._launch("process-cold")
+            await self._launch(self._plan, {})
         except EngineMissingError as error:
             self._to("no_engine", str(error))
         except (EngineError, OSError) as error:
             self.fail(str(error))
 
-    async def restart(self) -> None:
-        """New processes, caches warm."""
-        if self._plan is None:
+    async def restart(self, kind: KindName) -> None:
+        """New processes, and what else this kind makes cold. What cannot be made cold is said, and nothing is stopped."""
+        if self._plan is None or self._model is None or self._environment is None or self._machine is None:
             await self.start()
             return
-        self._previous = self._stages(time.monotonic()) or self._previous
-        self._began = time.monotonic()
-        self._start_log = None
+        weights: list[Path] = []
+        try:
+            if kind == "disk":
+                if self._model.made_up:
+                    self._model = await asyncio.to_thread(
+                        save_shape, self._model.display, self._paths, self._note_saving
+                    )
+                    self._plan = self._planned(self._machine, self._environment, self._model)
+                folder = await asyncio.to_thread(weights_folder, self._model, self._environment)
+                weights = cold.weight_files(folder)
+                if not weights:
+                    raise EngineError(f"there are no files of weights in {folder}.")
+        except (EngineError, OSError) as error:
+            self._start.note = ""
+            self._changed(f"no disk-cold restart: {error}")
+            return
+        self._unfollow()
+        self._start = Start(KINDS[kind], time.monotonic())
+        self._start.lead(STOP, self._start.began)
+        self._start.compare(self._earlier(self._plan))
         self._to("stopping")
         try:
             await self._child.stop()
-            await self._launch("process-cold")
+            if kind != "process":
+                self._start.lead(CLEAR, time.monotonic())
+            variables = await asyncio.to_thread(self._clear, kind, weights)
+            await self._launch(self._plan, variables)
         except (EngineError, OSError) as error:
             self.fail(str(error))
 
@@ -335,56 +358,75 @@ class OwnEngine:
         grace_s = GRACE_S if self.phase == "ready" else STARTING_GRACE_S
         self._to("stopping")
         await self._child.stop(grace_s)
+        self._unfollow()
+        await asyncio.to_thread(cold.drop_caches, self._paths.state)
         self._to("down", "The engine was stopped.")
 
-    async def _launch(self, kind: str) -> None:
-        assert self._plan is not None
+    def _planned(self, machine: Machine, environment: EngineEnvironment, model: Model) -> LaunchPlan:
+        return plan(environment, model, self._settings, machine, self._otlp_endpoint, os.environ)
+
+    def _earlier(self, plan: LaunchPlan) -> Starts:
+        """Starts with these arguments; our own span receiver has another port each time."""
+        return Starts(self._paths.starts, [argument for argument in plan.argv if argument != self._otlp_endpoint])
+
+    def _clear(self, kind: KindName, weights: list[Path]) -> dict[str, str]:
+        """Make cold what this kind makes cold, the engine being gone; returns variables for the new one."""
+        cold.drop_caches(self._paths.state)  # of a compile-cold start before this one
+        if kind == "compile":
+            return cold.fresh_caches(self._paths.state)
+        if kind == "disk":
+            self._start.note = cold.evict(weights).text
+        return {}
+
+    async def _launch(self, plan: LaunchPlan, variables: Mapping[str, str]) -> None:
         holder = port_in_use(self._settings.engine_host, self._settings.engine_port)
         if holder is not None:
             by = f" by {holder}" if holder else ""
             raise EngineError(f"Port {self._settings.engine_port} is in use{by}; free it or choose --engine-port.")
-        self._kind = kind
-        self._preparing = []
-        follower = LogFollower(self._log, from_end=True)
-        self._began = time.monotonic()
-        self._ended = None
-        log = self._start_log = ColdStartLog(self._began)
-        await self._child.start(self._plan.argv, self._plan.env)
-        if self._plan.device == "cpu" and self._child.pid is not None:
+        self._unfollow()
+        self._start.compare(self._earlier(plan))
+        self._follower = LogFollower(self._log, from_end=True)
+        log = self._start.spawned(time.monotonic())
+        await self._child.start(plan.argv, {**plan.env, **variables})
+        if plan.device == "cpu" and self._child.pid is not None:
             # Its engine core spins on a core of its own: the instruments must not wait for it. Its children inherit this.
             with contextlib.suppress(psutil.Error):
                 psutil.Process(self._child.pid).nice(CPU_NICE)
         self._to("starting")
-        ready = False
+        self._following = asyncio.create_task(self._follow(self._start, log), name="engine log")
         async with httpx.AsyncClient(trust_env=False, timeout=2.0) as http:
-
-            async def answers() -> bool:
-                for line in follower.read():
-                    log.feed(line, time.monotonic())
-                return await self._answers(http)
-
-            ready = await self._child.wait_ready(answers, READY_TIMEOUT_S, POLL_S)
-        if ready:
-            await self._hear_out(follower, log)
+            ready = await self._child.wait_ready(lambda: self._answers(http), READY_TIMEOUT_S, POLL_S)
+        for _ in range(round(HEAR_OUT_S / LOG_POLL_S)):  # /health can be quicker than the log's last line
+            if not ready or log.finished:
+                break
+            await asyncio.sleep(LOG_POLL_S)
         if ready and self._child.pid is not None:
-            self._ended = time.monotonic()
-            self._remember()
-            self._to("ready", f"engine ready after {self._ended - self._began:.0f} s ({kind})")
+            now = self._start.ended = time.monotonic()
+            self._start.keep(now)
+            self._to("ready", f"engine ready after {now - self._start.began:.0f} s ({self._start.kind.label})")
             return
         gone = self._child.pid is None
-        for line in follower.finish():
-            log.feed(line, time.monotonic())
+        self._unfollow()
         await self._child.stop()
         self.fail(log.failure().text if gone else f"The engine was not ready after {READY_TIMEOUT_S / 60:.0f} minutes.")
 
-    async def _hear_out(self, follower: LogFollower, log: ColdStartLog) -> None:
-        """/health can be quicker than the last log line: wait for it, three seconds at most."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(3.0):
-                while not log.finished:
-                    for line in follower.read():
-                        log.feed(line, time.monotonic())
-                    await asyncio.sleep(0.05)
+    async def _follow(self, start: Start, log: ColdStartLog) -> None:
+        """Take the log's lines as they come, for as long as the process lives."""
+        while True:
+            self._hear(start)
+            await asyncio.sleep(LOG_IDLE_S if log.finished else LOG_POLL_S)
+
+    def _hear(self, start: Start) -> None:
+        for line in self._follower.read():
+            start.feed(line, time.monotonic())
+
+    def _unfollow(self) -> None:
+        """Read what is left, and no more."""
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
+            for line in self._follower.finish():
+                self._start.feed(line, time.monotonic())
 
     async def _answers(self, http: httpx.AsyncClient) -> bool:
         try:
@@ -394,10 +436,12 @@ class OwnEngine:
 
     def _died(self, code: int) -> None:
         """Nobody asked for it: a crash, whatever the code. While it starts, `_launch` tells the reason."""
-        if self.phase == "ready":
-            self._to(
-                "down", f"The engine ended by itself (exit code {code}); c restarts it, `spark-serve logs` tells more."
-            )
+        if self.phase != "ready":
+            return
+        self._unfollow()
+        failure = self._start.log.failure() if self._start.log is not None else None
+        said = failure.text if failure is not None and failure.said else "`spark-serve logs` tells more."
+        self._to("down", f"The engine ended by itself (exit code {code}); c restarts it. {said}")
 
     def _to(self, phase: Phase, error: str = "") -> None:
         event = error
@@ -406,45 +450,14 @@ class OwnEngine:
         self.phase, self._error = phase, error if phase in {"failed", "no_engine", "down"} else ""
         self._changed(event)
 
-    # the start, for the screen
+    # called from a thread that prepares
 
     def _note_preparation(self, text: str) -> None:
-        """Called from the preparing thread."""
-        now = time.monotonic() - self._began
-        done = [msgspec.structs.replace(stage, end_s=stage.end_s or now) for stage in self._preparing]
-        self._preparing = [*done, StartStage(name="model files", begin_s=now, detail=text)]
+        self._start.lead(PREPARATION, time.monotonic(), text)
 
-    def _stages(self, now: float) -> list[StartStage]:
-        return self._start_log.stages(now) if self._start_log is not None else self._preparing
-
-    def _cold_start(self, now: float) -> ColdStart:
-        return ColdStart(
-            kind=self._kind,
-            elapsed_s=(self._ended or now) - self._began,
-            finished=self.phase == "ready",
-            stages=self._stages(now),
-            previous=self._previous,
-        )
-
-    def _remember_path(self) -> Path:
-        assert self._plan is not None
-        lasting = [argument for argument in self._plan.argv if argument != self._otlp_endpoint]
-        name = hashlib.sha256("\0".join(lasting).encode()).hexdigest()[:16]
-        return self._paths.starts / f"{name}.json"
-
-    def _remember(self) -> None:
-        """Keep this start's stages for the next one with the same arguments to be compared with."""
-        path = self._remember_path()
-        temporary = path.with_suffix(".new")
-        with contextlib.suppress(OSError):
-            temporary.write_bytes(msgspec.json.encode(self._stages(time.monotonic())))
-            temporary.replace(path)
-
-    def _remembered(self) -> list[StartStage]:
-        try:
-            return msgspec.json.decode(self._remember_path().read_bytes(), type=list[StartStage])
-        except (OSError, msgspec.DecodeError):
-            return []
+    def _note_saving(self, text: str) -> None:
+        """The engine serves on meanwhile."""
+        self._start.note = text
 
 
 def _configured(value: int | None) -> Value:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ import msgspec
 from server.config import Paths, StackSettings
 from server.engine.environment import EngineEnvironment, clean_environ
 from server.engine.errors import EngineError
-from server.engine.shapes import SHAPES, write_shape
+from server.engine.random_weights import size_bytes
+from server.engine.shapes import SHAPES, saved_folder, write_shape
 
 ModelKind = Literal["hub", "embedded", "shape", "folder"]
 HubState = Literal["cached", "available", "missing", "gated", "offline"]
@@ -28,6 +30,9 @@ EMBEDDED = "smollm2"
 EMBEDDED_DISPLAY = "SmolLM2-135M-Instruct"
 EMBEDDED_CONTEXT_TOKENS = 8192
 SHAPE_PREFIX = "shape:"
+SAVED_SUFFIX = ":saved"
+"""`shape:NAME:saved` has its random weights on disk and reads them; without it vLLM makes them up as it starts."""
+DUMMY = ("--load-format", "dummy")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 SCRIPTS = Path(__file__).parent
 HUB_TIMEOUT_S = 60.0
@@ -58,6 +63,11 @@ class Model:
         """What the header adds to the name."""
         return "shape · random weights" if self.kind == "shape" else ""
 
+    @property
+    def made_up(self) -> bool:
+        """There are no weights to read: vLLM makes them up."""
+        return self.args == DUMMY
+
 
 def check_model(settings: StackSettings, environment: EngineEnvironment, paths: Paths) -> None:
     """Whether the name can be served at all, asked before anything starts (under a second; a hub name up to 6 s).
@@ -70,7 +80,7 @@ def check_model(settings: StackSettings, environment: EngineEnvironment, paths: 
     if name == EMBEDDED:
         _check_embedded(environment, paths)
     elif name.startswith(SHAPE_PREFIX):
-        _shape_name(name)
+        _shape_name(name.removesuffix(SAVED_SUFFIX))
     elif _is_folder(name):
         _folder_config(Path(name).expanduser())
     else:
@@ -85,7 +95,8 @@ def prepare(settings: StackSettings, environment: EngineEnvironment, paths: Path
     if name == EMBEDDED:
         return _embedded(environment, paths, say)
     if name.startswith(SHAPE_PREFIX):
-        return _shape(_shape_name(name), paths, say)
+        shape = _shape_name(name.removesuffix(SAVED_SUFFIX))
+        return save_shape(shape, paths, say) if name.endswith(SAVED_SUFFIX) else _shape(shape, paths, say)
     if _is_folder(name):
         folder = Path(name).expanduser().resolve()
         context = _folder_config(folder).get("max_position_embeddings")
@@ -145,10 +156,52 @@ def _shape(name: str, paths: Paths, say: Say) -> Model:
         kind="shape",
         display=name,
         source=str(folder),
-        args=("--load-format", "dummy"),
+        args=DUMMY,
         context_tokens=SHAPES[name].context,
         offline=True,
     )
+
+
+def save_shape(name: str, paths: Paths, say: Say) -> Model:
+    """The shape with its random weights on disk, written once by a process of the lowest priority (about 20 s a GB).
+
+    Raises EngineError.
+    """
+    folder = saved_folder(name, paths.models)
+    model = Model("shape", name, str(folder), context_tokens=SHAPES[name].context, offline=True)
+    if (folder / "config.json").exists():
+        return model
+    size_gib = size_bytes(SHAPES[name]) / 2**30
+    say(f"writing {size_gib:.1f} GiB of random weights, once")
+    paths.models.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-m", "server.engine.random_weights", name, str(paths.models)]
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as writer:
+        try:
+            assert writer.stdout is not None
+            assert writer.stderr is not None
+            for percent in writer.stdout:
+                say(f"writing {size_gib:.1f} GiB of random weights, once: {percent.strip()} %")
+            said = writer.stderr.read().strip().splitlines()
+        finally:
+            if writer.poll() is None and sys.exc_info()[0] is not None:
+                writer.kill()
+    if writer.returncode != 0 or not (folder / "config.json").exists():
+        raise EngineError(
+            f"{size_gib:.1f} GiB of random weights cannot be written to {paths.models}: {(said or ['it was ended'])[-1]}."
+        )
+    return model
+
+
+def weights_folder(model: Model, environment: EngineEnvironment) -> Path:
+    """Where the files of a model's weights lie. Raises EngineError where there are none on this disk."""
+    if model.kind != "hub":
+        return Path(model.source)
+    state, where = ask_hub(model.source, environment)
+    if state != "cached":
+        raise EngineError(f"The weights of {model.source} are not in the hub's cache on this machine.")
+    return Path(where)
 
 
 # the hub

@@ -1,6 +1,7 @@
-"""Model shapes without their weights: config.json and a tokenizer, so that vLLM runs them with random weights.
+"""Model shapes: config.json and a tokenizer of their own, so that vLLM runs them with random weights.
 
 Scheduling, kernels, memory and GPU load are real; the text is not. The dimensions are those of the published models.
+The weights are made up by vLLM as it starts, or stand in a saved folder beside (`server.engine.random_weights`).
 """
 
 from __future__ import annotations
@@ -42,6 +43,30 @@ class Shape:
         attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
         layer = attention + 3 * self.hidden * self.intermediate
         return self.layers * layer + self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Every weight by its published name, and its dimensions. Those with `norm` in their name scale and are near 1."""
+        wide, narrow = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        layer: dict[str, tuple[int, ...]] = {
+            "input_layernorm": (self.hidden,),
+            "self_attn.q_proj": (wide, self.hidden),
+            "self_attn.k_proj": (narrow, self.hidden),
+            "self_attn.v_proj": (narrow, self.hidden),
+            "self_attn.o_proj": (self.hidden, wide),
+            "post_attention_layernorm": (self.hidden,),
+            "mlp.gate_proj": (self.intermediate, self.hidden),
+            "mlp.up_proj": (self.intermediate, self.hidden),
+            "mlp.down_proj": (self.hidden, self.intermediate),
+        }
+        if self.model_type == "qwen3":
+            layer |= {"self_attn.q_norm": (self.head_dim,), "self_attn.k_norm": (self.head_dim,)}
+        named: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocabulary, self.hidden)}
+        for number in range(self.layers):
+            named |= {f"model.layers.{number}.{part}.weight": size for part, size in layer.items()}
+        named["model.norm.weight"] = (self.hidden,)
+        if not self.tied:
+            named["lm_head.weight"] = (self.vocabulary, self.hidden)
+        return named
 
 
 def _qwen3(hidden: int, layers: int, heads: int, intermediate: int, *, tied: bool) -> Shape:
@@ -88,6 +113,11 @@ def config(shape: Shape) -> dict[str, object]:
         "dtype": "bfloat16",
         "torch_dtype": "bfloat16",
     }
+
+
+def saved_folder(name: str, models: Path) -> Path:
+    """Where a shape lies once its random weights are saved."""
+    return models / f"shape-{name}-{REVISION}-saved"
 
 
 def write_shape(name: str, models: Path) -> Path:

@@ -42,6 +42,7 @@ from server.telemetry.snapshot import (
     Queue,
     Snapshot,
     SourceState,
+    Value,
 )
 from server.telemetry.verdict import WINDOW_S, Evidence, Held, verdict
 

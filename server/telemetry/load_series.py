@@ -69,11 +69,7 @@ class LoadSeries:
 
     def overdue(self, slo: Slo, now: float) -> int:
         """Requests in flight whose first token came, or still comes, too late: misses already, however they end."""
-        return sum(
-            overdue((record.at if first is None else first) - since, slo)
-            for record in self._workers(now)
-            for since, first in record.waiting
-        )
+        return sum(overdue(so_far_s, slo) for record in self._workers(now) for so_far_s in record.ttft_so_far_s)
 
     def gaps(self, now: float) -> Quantiles:
         last = self.last_at()

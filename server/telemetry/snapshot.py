@@ -68,6 +68,24 @@ class StartStage(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     end_s: float | None = None
     """None while it runs."""
     detail: str = ""
+    engine_s: float | None = None
+    """The engine's own figure for this stage, seconds; None where it gives none."""
+
+
+class Meanwhile(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """What people felt of a start: requests that were under way when it began, or came before it was over."""
+
+    src: Source = "gateway"
+    waiting: int = 0
+    """Without a first token now."""
+    oldest_s: float | None = None
+    """How long the one that waits longest has been waiting; None when nobody waits or nobody tells."""
+    finished: int = 0
+    refused: int = 0
+    cut: int = 0
+    """Failed: most of them streams that the old engine left unfinished."""
+    missed: int = 0
+    """Not good: refused, cut, or late. Past its limit a request is a miss while it still waits."""
 
 
 class ColdStart(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
@@ -75,10 +93,25 @@ class ColdStart(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
 
     kind: str = "process-cold"
     elapsed_s: float = 0.0
+    """Seconds from the command, or the stack's own start, until the engine was ready, or until now."""
     finished: bool = False
     stages: list[StartStage] = []
     previous: list[StartStage] = []
-    """The stages of the start before this one, for comparison; empty if there was none."""
+    """The stages of an earlier start to compare with: the latest of this kind, else the latest; empty if there was none."""
+    previous_kind: str = ""
+    clears: str = ""
+    """What this kind makes cold, in one clause."""
+    keeps: str = ""
+    """What stays warm all the same."""
+    note: str = ""
+    """What came of the clearing, e.g. how much of the weights is out of memory."""
+    left_s: float | None = None
+    """Estimated seconds until the engine is ready, from `previous`; None without one or when it is over."""
+    init_s: float | None = None
+    """The engine's own figure for all between its weights and the end of its warm-up."""
+    kinds: dict[str, dict[str, float]] = {}
+    """The latest start of each kind with these arguments: stage -> seconds, in order."""
+    meanwhile: Meanwhile = Meanwhile()
 
 
 class Engine(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
@@ -131,6 +164,8 @@ class Engine(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     flops_per_s: Value = ABSENT
     bytes_per_s: Value = ABSENT
     start: ColdStart = ColdStart()
+    log_tail: list[str] = []
+    """The last lines of its log, oldest first, if it is our own engine; routes and other noise left out."""
 
 
 class People(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):

@@ -81,6 +81,8 @@ def fake_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["burst", "3"], 1, "No stack is running"),
         (["rate", "fast"], 2, "positive number"),
         (["limits"], 2, "--max-in-flight"),
+        (["restart", "--kind", "luke"], 2, "invalid choice"),
+        (["restart", "--kind", "disk"], 1, "No stack is running"),
         (["up", "--no-discover", "--engine-python", "/nope"], 1, "cannot be run"),
         (["up", "--attach", "http://127.0.0.1:1"], 1, "Nothing answers"),
         (["up", "--attach", "ftp://x"], 1, "not http"),

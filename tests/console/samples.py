@@ -19,6 +19,7 @@ from server.telemetry.snapshot import (
     Gpu,
     Host,
     Little,
+    Meanwhile,
     People,
     Quantiles,
     Queue,
@@ -42,26 +43,32 @@ def stat(v: float | None, n: int = 750, src: Any = "gateway", **more: Any) -> Va
     return Value(v, src=src, n=n, window_s=30.0, **more)
 
 
-STAGES = (
-    ("api imports", 25.0, ""),
-    ("engine spawn and imports", 23.0, ""),
-    ("load weights", 5.0, "15.3 GiB"),
-    ("compile", 33.0, "torch.compile"),
-    ("profile and KV cache", 3.0, "51.2 GiB for KV"),
-    ("capture graphs", 7.0, "35 graphs"),
-    ("warm up", 20.0, ""),
-    ("HTTP up", 2.0, ""),
+STAGES: tuple[tuple[str, float, str, float | None], ...] = (
+    # name, seconds, detail, the engine's own figure
+    ("spawn and imports", 7.0, "", None),
+    ("model inspection", 18.0, "", None),
+    ("engine spawn", 23.0, "", None),
+    ("worker spawn", 3.0, "", None),
+    ("weights", 2.0, "15.3 GiB", 2.5),
+    ("compile", 33.0, "", 33.3),
+    ("profile and KV", 3.0, "51.2 GiB · 372 000 tokens", None),
+    ("graph capture", 7.0, "1 GiB", 7.0),
+    ("warm-up", 20.0, "", None),
+    ("HTTP", 2.0, "", None),
 )
 
 
-def start_stages(factor: float = 1.0, until: float = math.inf) -> list[StartStage]:
-    """The stages of a start, `factor` times as long, as seen `until` seconds after it began."""
-    stages, begin = [], 0.0
-    for name, seconds, detail in STAGES:
+def start_stages(factor: float = 1.0, until: float = math.inf, lead_s: float = 0.0) -> list[StartStage]:
+    """The stages of a start, `factor` times as long, as seen `until` seconds after it began; `lead_s` for the old engine."""
+    stages, begin = [], lead_s
+    if lead_s:
+        stages.append(StartStage("old engine leaves", 0.0, lead_s))
+    for name, seconds, detail, own in STAGES:
         if begin > until:
             break
         end = begin + seconds * factor
-        stages.append(StartStage(name, begin, end if end <= until else None, detail))
+        over = end <= until
+        stages.append(StartStage(name, begin, end if over else None, detail if over else "", own if over else None))
         begin = end
     return stages
 
@@ -111,7 +118,27 @@ H100 = Engine(
     front_end_s=V(0.031, src="engine"),
     flops_per_s=V(3.1e14, src="engine"),
     bytes_per_s=V(1.2e12, src="engine"),
-    start=ColdStart("process-cold", 118.0, True, start_stages(), start_stages(1.03)),
+    start=ColdStart(
+        "process-cold",
+        120.6,
+        True,
+        start_stages(lead_s=2.6),
+        start_stages(1.03),
+        previous_kind="first start",
+        clears="the processes, the KV cache and the GPU's memory",
+        keeps="compiled graphs, and all files that the kernel holds in memory",
+        init_s=64.6,
+        kinds={
+            "first start": {name: round(seconds * 1.03, 1) for name, seconds, *_ in STAGES},
+            "process-cold": {"old engine leaves": 2.6, **{name: seconds for name, seconds, *_ in STAGES}},
+        },
+        meanwhile=Meanwhile("load", finished=311, refused=12, cut=61, missed=298),
+    ),
+    log_tail=[
+        "(APIServer pid=474) INFO 11-23 14:28:35 [api_server.py:581] Starting vLLM server on http://127.0.0.1:8100",
+        "(APIServer pid=474) WARNING 11-23 14:28:36 [x.py:7] Something to know",
+        "(APIServer pid=474) INFO:     Application startup complete.",
+    ],
 )
 
 GPU = Gpu(
@@ -337,6 +364,29 @@ QUEUE_FULL = change(
     ],
 )
 
+_ALL_KINDS = dict(H100.start.kinds)
+_CLEARED = {"old engine leaves": 2.6, "clearing": 0.1, **_ALL_KINDS["process-cold"]}
+_ALL_KINDS["compile-cold"] = {**_CLEARED, "model inspection": 41.0, "compile": 88.0}
+_ALL_KINDS["disk-cold"] = {**_CLEARED, "clearing": 0.4, "weights": 17.5}
+COMPARED = change(
+    LOADED,
+    engine={
+        "start": msgspec.structs.replace(
+            H100.start,
+            kind="disk-cold",
+            stages=[
+                StartStage("old engine leaves", 0.0, 2.6),
+                StartStage("clearing", 2.6, 3.0),
+                *start_stages(lead_s=3.0)[1:],
+            ],
+            clears="the processes, and the weights' pages in the kernel's memory (posix_fadvise)",
+            keeps="compiled graphs, imported code in memory, and what a disk or a host below this machine caches",
+            note="15.26 GiB evicted, 0 % of it still in memory",
+            kinds=_ALL_KINDS,
+        )
+    },
+)
+
 DOWN = change(
     QUEUE_FULL,
     verdict=Verdict("DOWN", "the engine died 6 s ago", 6),
@@ -350,6 +400,7 @@ DOWN = change(
         "kv_usage": V(None, why="the engine is down"),
         "waiting": V(None),
         "start": ColdStart("process-cold", 118.0, True, start_stages(), start_stages(1.03)),
+        "log_tail": ["(EngineCore pid=687) ERROR 11-23 14:40:01 [core.py:1] RuntimeError: an illegal memory access"],
     },
     queue={"depth": V(117, src="gateway"), "refused_share": stat(0.4)},
     sources={**GOOD_SOURCES, "engine": SourceState(False, 6.2, "connection refused")},
@@ -392,9 +443,23 @@ STARTING = change(
         "healthy": False,
         "running": V(None, why="the engine starts"),
         "kv_usage": V(None, why="the engine starts"),
-        "start": ColdStart("process-cold", 71.0, False, start_stages(1.03, 71.0), start_stages()),
+        "start": ColdStart(
+            "compile-cold",
+            71.0,
+            False,
+            start_stages(1.03, 71.0, 3.0),
+            start_stages(lead_s=2.6),
+            previous_kind="process-cold",
+            clears="the processes, and every compiled graph and kernel: new, empty caches (yours stay as they are)",
+            keeps="weights and code in memory, the GPU driver's own cache",
+            left_s=47.2,
+            meanwhile=Meanwhile("load", waiting=16, oldest_s=60.2, finished=9, refused=2, cut=7, missed=25),
+        ),
+        "log_tail": [
+            "(EngineCore pid=687) INFO 11-23 14:27:40 [backends.py:1148] Dynamo bytecode transform time: 10.28 s"
+        ],
     },
-    events=[Event(AT - 71, WALL - 71, "restart", "cold restart: process-cold", "c")],
+    events=[Event(AT - 71, WALL - 71, "restart", "cold restart (compile-cold)", "c")],
 )
 
 NO_ENGINE = Snapshot(

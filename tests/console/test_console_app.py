@@ -56,7 +56,7 @@ async def test_the_start_takes_the_pictures_place_and_gives_it_back() -> None:
     app = CockpitApp(source)
     async with app.run_test(size=SIZE) as pilot:
         source.queue.put_nowait(samples.STARTING)
-        await until(pilot, lambda: "about 49 s to go" in screen_text(app))
+        await until(pilot, lambda: "about 47 s to go" in screen_text(app))
         assert "what people feel" not in screen_text(app)
         source.queue.put_nowait(later(samples.LOADED, 5))
         await until(pilot, lambda: "what people feel" in screen_text(app))
@@ -124,6 +124,8 @@ async def test_freeze_stops_the_display_and_not_the_collecting() -> None:
         (["underscore"], commands.People(delta=-25)),
         (["r"], commands.Record(on=False)),
         (["c", "p"], commands.Restart("process")),
+        (["c", "c"], commands.Restart("compile")),
+        (["c", "d"], commands.Restart("disk")),
         (["m", "h", "i", "enter"], commands.Marker("hi")),
         (["m", "enter"], commands.Marker("")),
     ],

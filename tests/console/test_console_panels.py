@@ -9,6 +9,7 @@ from console_drawn import text_of, view_of
 
 from console.ink import Line, between, cut, fit, frame, line, plain, text_width, width
 from console.once import healthy, render_once
+from console.panels.anatomy import agrees, anatomy, felt, kinds_table
 from console.panels.asking import asking, preset_list
 from console.panels.batch import batch, grid, slots_per_cell
 from console.panels.breakdown import breakdown, complete
@@ -23,7 +24,7 @@ from console.panels.header import header
 from console.panels.letters import tall
 from console.panels.measured import generator, measured
 from console.panels.stages import glowing, stages
-from console.panels.start import remaining, start_panel
+from console.panels.start import coldness, left_s, start_panel
 from console.view import KeyHint, View
 from server.telemetry.snapshot import (
     ColdStart,
@@ -88,6 +89,18 @@ def test_hostile_names_do_not_reach_the_terminal() -> None:
             "version": evil,
             "error": evil,
             "argv": [evil],
+            "log_tail": [evil],
+            "start": ColdStart(
+                evil,
+                stages=[StartStage(evil, 0.0, 1.0, evil), StartStage("x", 1.0)],
+                previous=[StartStage(evil, 0.0, 1.0)],
+                previous_kind=evil,
+                clears=evil,
+                keeps=evil,
+                note=evil,
+                left_s=3.0,
+                kinds={evil: {evil: 1.0}, "b": {evil: 2.0}},
+            ),
             "url": evil,
             "phase": "failed",
         },
@@ -216,12 +229,74 @@ def test_grid_has_a_cell_a_slot(cap: int, running: int, busy: int | None) -> Non
         assert "·" not in text
 
 
-def test_remaining_goes_by_last_time() -> None:
+def test_what_is_left_comes_from_the_stack_or_for_an_old_recording_from_the_last_time() -> None:
     before = [StartStage("a", 0.0, 10.0), StartStage("b", 10.0, 40.0), StartStage("c", 40.0, 45.0)]
     now = [StartStage("a", 0.0, 12.0), StartStage("b", 12.0)]
-    assert remaining(ColdStart(elapsed_s=22.0, stages=now, previous=before)) == pytest.approx(20.0 + 5.0)
-    assert remaining(ColdStart(elapsed_s=90.0, stages=now, previous=before)) == pytest.approx(5.0)
-    assert remaining(ColdStart(elapsed_s=22.0, stages=now)) is None
+    assert left_s(ColdStart(elapsed_s=22.0, stages=now, previous=before)) == pytest.approx(20.0 + 5.0)
+    assert left_s(ColdStart(elapsed_s=22.0, stages=now, previous=before, left_s=7.0)) == 7.0
+    assert left_s(ColdStart(elapsed_s=22.0, stages=now)) is None
+
+
+def test_a_starts_stages_stand_beside_the_engines_own_figures() -> None:
+    start = ColdStart(
+        finished=True,
+        elapsed_s=20.0,
+        stages=[
+            StartStage("weights", 0.0, 5.0, "", 4.2),
+            StartStage("compile", 5.0, 17.0, "", 9.0),
+            StartStage("warm-up", 17.0, 18.0),
+        ],
+        previous=[StartStage("weights", 0.0, 3.0), StartStage("graph capture", 3.0, 4.0)],
+        init_s=13.1,
+    )
+    text = text_of(anatomy(start, 120, 20))
+    assert "4.2 s ✓" in text
+    assert "9.0 s ≠" in text
+    assert "of it, engine init" in text
+    assert "13.0 s" in text
+    assert "13.1 s ✓" in text
+    order = [text.index(name) for name in ("weights", "graph capture", "compile", "warm-up")]
+    assert order == sorted(order), "a stage that only the earlier start had stands in its place"
+    assert "4.2 s" not in text_of(anatomy(start, 76, 20)), "no column where there is no room"
+
+
+@pytest.mark.parametrize(
+    ("ours", "own", "good"),
+    [(1.0, 1.9, True), (1.0, 2.1, False), (33.9, 33.3, True), (91, 100, True), (89, 100, False)],
+)
+def test_figures_agree_within_a_tenth_or_a_second(ours: float, own: float, good: bool) -> None:
+    assert agrees(ours, own) is good
+
+
+def test_what_people_felt_of_a_start() -> None:
+    text = plain(felt(samples.STARTING.engine.start.meanwhile))
+    assert text == "people  16 wait, the first for 60 s   2 refused   7 cut off   25 missed"
+    assert felt(ColdStart().meanwhile) == ()
+    once = render_once(samples.STARTING)
+    assert "16 wait, the first for 60 s" in once
+    assert "about 47 s to go, last process-cold" in once
+
+
+def test_kinds_of_cold_are_compared_stage_by_stage() -> None:
+    lines = text_of(kinds_table(samples.COMPARED.engine.start.kinds, 58)).splitlines()
+    assert lines[0].split() == ["first", "process", "compile", "disk"]
+    rows = {row[:20].strip(): row[20:].split() for row in lines[1:]}
+    assert rows["weights"] == ["2.1", "2.0", "2.0", "17.5"]
+    assert rows["clearing"] == ["—", "—", "0.1", "0.4"]
+    assert rows["served after"][1] == "120.6"
+    spans = {
+        span.text.strip(): span.style for one in kinds_table(samples.COMPARED.engine.start.kinds, 58) for span in one
+    }
+    assert spans["17.5"] == "warn", "what a kind makes longest stands out"
+
+
+def test_the_engine_screen_has_the_end_of_the_log_and_the_policys_knobs() -> None:
+    text = text_of(engine(view_of(samples.COMPARED), 160, 44))
+    for part in ("Application startup complete", "queue's policy", "max in flight", "kinds of cold compared", "warm"):
+        assert part in text
+    assert "15.26 GiB evicted" in text_of(coldness(samples.COMPARED.engine.start, 150))
+    styles = {span.text: span.style for one in engine(view_of(samples.DOWN), 160, 44) for span in one}
+    assert next(style for text, style in styles.items() if "illegal memory access" in text and "ERROR" in text) == "bad"
 
 
 def test_keys_are_dropped_by_rank_and_never_cut() -> None:

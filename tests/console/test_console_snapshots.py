@@ -164,5 +164,18 @@ def test_capacity_question(snap_compare: Compare) -> None:
     assert look(snap_compare, samples.UNSEARCHED, OLD, keys=("5", "g"))
 
 
+@pytest.mark.parametrize("size", [WIDE, OLD, TALL], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_engine_screen_with_every_kind_of_cold(snap_compare: Compare, size: tuple[int, int]) -> None:
+    assert look(snap_compare, samples.COMPARED, size, keys=("3",))
+
+
+def test_engine_screen_during_a_start(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.STARTING, WIDE, keys=("3",))
+
+
+def test_kinds_of_cold_restart(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.LOADED, WIDE, keys=("c",))
+
+
 def test_help(snap_compare: Compare) -> None:
     assert look(snap_compare, samples.LOADED, WIDE, keys=("question_mark",))

@@ -180,7 +180,9 @@ def test_behaviours_leave_their_marks(stack: Stack) -> None:
     assert stack.verb("retry", "0").returncode == 0
     assert stack.verb("limits", "--max-queue", "256").returncode == 0
     assert stack.verb("abandon", "16").returncode == 0
-    left = stack.until("people leave", lambda s: (s.people.left_per_min.v or 0) > 0 and s.feel.misses.get("left", 0) > 0)
+    left = stack.until(
+        "people leave", lambda s: (s.people.left_per_min.v or 0) > 0 and s.feel.misses.get("left", 0) > 0
+    )
     assert left.people.outcomes["abandoned"] > 0
     assert stack.verb("abandon", "0").returncode == 0
     assert stack.verb("ask", "--think", "2").returncode == 0
