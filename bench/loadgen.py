@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,8 @@ LOADS = {16: 320, 64: 640, 256: 1536}
 POISSON_PER_S, POISSON_REQUESTS, SEEDS = 20.0, 300, (1, 2, 3)
 SUSTAIN_STREAMS, SUSTAIN_S = 256, 5.0
 SUSTAIN_RATES = (60, 80, 100, 120, 140, 160, 180, 200, 220, 240, 260, 280, 300)
-KEEPS_UP_MS = 10.0
-"""p99 errors above this, and the client is behind."""
+BEHIND_MS = 5.0
+"""Half of the last second's tokens are stamped later than this after their write: a backlog grows."""
 TOOL_TIMEOUT_S = 240.0
 
 
@@ -175,6 +175,11 @@ def one_load(tool: Tool, url: str, streams: int, requests: int) -> dict[str, Any
     return {"tool": tool.name, "streams": streams, "cpu_ms_per_1000": busy_s / events * 1e6, **found}
 
 
+def quietest(tries: int, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Of several runs the one that others on this machine disturbed least, by the server's lateness and not by the tool."""
+    return min((measure() for _ in range(tries)), key=lambda row: row["server_late_ms"]["p99"])
+
+
 def poisson(tool: Tool, url: str, seed: int) -> dict[str, Any]:
     """Requests a second as the server read them."""
     stamps(url)
@@ -192,27 +197,41 @@ def sustain_child(url: str, rate: float) -> None:
     target = Target.parse(url)
     driven = uvloop.run(drive(target, SUSTAIN_STREAMS, SUSTAIN_S, rate, round(2 * rate)))
     served = stamps(url)
-    step = judge(SUSTAIN_STREAMS, driven, served)
+    step = msgspec.to_builtins(judge(SUSTAIN_STREAMS, driven, served))
     begun = min(stream.read for stream in served.streams)
-    window = (begun + 2.5, begun + SUSTAIN_S)  # all streams are under way, none has ended for good
-    events = sum(window[0] <= at < window[1] for one in driven.seen for at in one.token_at)
-    print(json.dumps({"rate": rate, "events_per_s": events / (window[1] - window[0]), **msgspec.to_builtins(step)}))
+    written = {stream.request_id: stream.written for stream in served.streams}
+    pairs = [
+        (wrote, saw)
+        for one in driven.seen
+        for wrote, saw in zip(written[one.record.request_id], one.token_at, strict=True)
+    ]
+    low, high = begun + 2.5, begun + SUSTAIN_S  # all streams are under way, and none has ended for good
+    events = sum(low <= saw < high for _, saw in pairs)
+    lag = [(saw - wrote) * 1e3 for wrote, saw in pairs if low <= wrote < high]
+    last = sorted((saw - wrote) * 1e3 for wrote, saw in pairs if high - 1 <= wrote < high)
+    late = sorted(at * 1e3 for stream in served.streams for at in stream.lateness_s)
+    client_ms, server_ms = last[len(last) // 2], late[len(late) // 2]
+    step |= {"rate": rate, "events_per_s": events / (high - low), "stamp_error_ms": spread(lag)}
+    step["behind"] = "client" if client_ms > BEHIND_MS else "server" if server_ms > BEHIND_MS else ""
+    print(json.dumps(step))
 
 
-def sustain() -> list[dict[str, Any]]:
-    """Raise the rate until the client or the server is behind."""
+def sustain(tries: int) -> list[dict[str, Any]]:
+    """Raise the rate until the client or the server is behind, each time it is tried."""
     found = []
     with known_server() as url:
         for rate in SUSTAIN_RATES:
             command = ["taskset", "-c", CLIENT_CORE, sys.executable, __file__, "--sustain", url, str(rate)]
-            step = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout)
-            client_ms = max(step["errors"]["ttft"]["p99"] or 0.0, step["errors"]["gap"]["p99"])
-            step["limit"] = "server" if step["server_late_ms"]["p99"] > KEEPS_UP_MS else ""
-            step["limit"] = "client" if client_ms > KEEPS_UP_MS else step["limit"]
-            found.append(step)
-            print(sustain_row(step), flush=True)
-            if step["limit"]:
+            for _ in range(tries):
+                step = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout)
+                found.append(step)
+                print(sustain_row(step), flush=True)
+                if not step["behind"]:
+                    break
+            if step["behind"]:
                 break
+    kept_up = [step["events_per_s"] for step in found if not step["behind"]]
+    print(f"highest sustained: {max(kept_up, default=0):,.0f} events/s on one core")
     return found
 
 
@@ -237,13 +256,12 @@ LOAD_HEAD = (
 
 
 def sustain_row(step: dict[str, Any]) -> str:
-    errors = step["errors"]
+    stamp = step["stamp_error_ms"]
+    behind = f": the {step['behind']} is behind" if step["behind"] else ""
     return (
         f"{step['streams']} x {step['rate']:g}/s: {step['events_per_s']:>7,.0f} events/s, {step['cpu_share']:.0%} of a core, "
-        f"{step['cpu_ms']:.1f} ms of CPU per 1,000; TTFT error mean {figure(errors['ttft']['mean']).strip()} p99 "
-        f"{figure(errors['ttft']['p99']).strip()}, gap error p99 {figure(errors['gap']['p99']).strip()}, server late p99 "
-        f"{figure(step['server_late_ms']['p99']).strip()} ms"
-        + (f": the {step['limit']} is behind" if step["limit"] else "")
+        f"{step['cpu_ms']:.1f} ms of CPU per 1,000; stamp error mean {stamp['mean']:.2f} p50 {stamp['p50']:.2f} "
+        f"p99 {stamp['p99']:.2f} ms; server late p50 {step['server_late_ms']['p50']:.2f} ms{behind}"
     )
 
 
@@ -269,6 +287,9 @@ def main() -> None:
     parser.add_argument("--tokenizer", metavar="FOLDER", help="a model's folder; the others count tokens with it")
     parser.add_argument("--out", metavar="FILE", help="all figures as JSON")
     parser.add_argument("--parts", default="loads,sustain,poisson")
+    parser.add_argument(
+        "--tries", type=int, default=1, help="runs of each load; the one in which the server was least late counts"
+    )
     parser.add_argument("--sustain", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.sustain:
@@ -280,13 +301,17 @@ def main() -> None:
     print(f"load average before: {os.getloadavg()[0]:.2f}")
     if "sustain" in options.parts:
         print("\nHow many events a second does one core keep up with?")
-        found["sustain"] = sustain()
+        found["sustain"] = sustain(options.tries)
     with known_server("--ttft", "0.1", "--gap", "0.02", "--tokens", "50", "--spread", "0.5") as url:
         if "loads" in options.parts:
             print(f"\n{LOAD_HEAD}")
             for tool in tools:
                 for streams, requests in LOADS.items():
-                    attempt(found["loads"], lambda t=tool, s=streams, n=requests: one_load(t, url, s, n), load_row)
+                    attempt(
+                        found["loads"],
+                        lambda t=tool, s=streams, n=requests: quietest(options.tries, lambda: one_load(t, url, s, n)),
+                        load_row,
+                    )
         if "poisson" in options.parts:
             print(f"\nPoisson, {POISSON_PER_S:g} requests/s asked, {POISSON_REQUESTS} requests")
             for tool in tools:

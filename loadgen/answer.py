@@ -84,6 +84,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What the search came to."""
 
     resolved: bool
+    """The interval is as narrow as was asked, and the safe level did not fail."""
     best: float | None = None
     """People at whom the fitted attainment is the one asked for; None when nothing broke or nobody is served."""
     low: float | None = None
@@ -121,7 +122,7 @@ def conclude(
         misses.update(block.misses)
     confirmed = next((block.holds(question.attainment) for block in blocks if block.phase == "confirm"), None)
     answer = Answer(
-        resolved=resolved,
+        resolved=resolved and confirmed is not False,
         best=fit.quantile(0.5) if broke and safe else None,
         low=low if broke and safe else None,
         high=high if broke and safe else None,
@@ -175,7 +176,8 @@ def _sentence(question: Question, blocks: Sequence[Block], answer: Answer, *, br
         if answer.resolved:
             head = f"{answer.best:.0f} people ({interval}) before fewer than {target} of requests are good"
         else:
-            wide = "" if stopped else f", wider than ±{_percent(question.half_width)}"
+            is_wide = (answer.high - answer.low) / 2 > question.half_width * answer.best
+            wide = f", wider than ±{_percent(question.half_width)}" if is_wide else ""
             head = f"{begun}: about {answer.best:.0f} people ({interval}{wide}) before fewer than {target} of requests are good"
     elif broke:
         verdict = "Not even one person is served well" if answer.resolved else f"{begun}, perhaps not even one person"
@@ -185,7 +187,7 @@ def _sentence(question: Question, blocks: Sequence[Block], answer: Answer, *, br
     else:
         head = f"{begun}: nothing broke up to {top} people, where {_share(blocks, top)} of requests are good"
     parts = [head]
-    if answer.safe and broke:
+    if answer.safe and (broke or answer.confirmed is not None):
         parts.append(_safe_part(blocks, answer))
     if answer.limit:
         place = f"first clear break at {answer.clear_break}, " if answer.clear_break is not None and answer.safe else ""

@@ -219,7 +219,7 @@ class Search:
         """The block that is expected to tell most about the crossing for its time."""
         question = self.question
         low = max(1.0, fit.quantile(NEAR[0]))
-        high = max(low, min(float(question.most), fit.quantile(NEAR[1])))
+        high = max(low, min(question.most, 2 * max(block.people for block in self._blocks), fit.quantile(NEAR[1])))
         levels = {round(low * (high / low) ** (step / (CANDIDATES - 1))) for step in range(CANDIDATES)}
         levels |= {self._blocks[-1].people} if low <= self._blocks[-1].people <= high else set()
         chosen, most = None, 0.0

@@ -1,11 +1,12 @@
 """Overdispersed logistic fit of attainment on log people: where it crosses the target, how surely, and where to look next.
 
-With u = x - log n, the share of good requests at n people is p = (1 - LAPSE) / (1 + exp(-e)), where e = e0 + slope * u while
+With u = x - log n, the share of good requests at n people is p = ceiling / (1 + exp(-e)), where e = e0 + slope * u while
 that is better than the target, and e = e0 + slope * (u - BEND * u^2) below it: an overload feeds on itself. e0 is such that
-p is the target at u = 0. The verdicts of a block are not independent, misses come in bunches. So a block of T seconds counts
-as T / (2 tau) independent draws of p, of which its verdicts are a sample: beta-binomial, with tau the correlation time,
-shorter where one kind of verdict is rare. x, slope and tau are integrated over a grid under weak priors, so that few
-blocks, blocks without a miss and blocks without a good request give wide answers and never infinite ones.
+p is the target at u = 0; the ceiling leaves room for misses without any load. The verdicts of a block are not independent,
+misses come in bunches. So a block of T seconds counts as T / (2 tau) independent draws of p, of which its verdicts are a
+sample: beta-binomial, with tau the correlation time, shorter where one kind of verdict is rare. x, slope and tau are
+integrated over a grid under weak priors, so that few blocks, blocks without a miss and blocks without a good request give
+wide answers and never infinite ones.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-LAPSE = 0.01
-"""Misses that have nothing to do with the load, as a share. Without it, one error among few people would bend the curve."""
+LAPSE = 0.2
+"""Of the misses that the target allows, those that have nothing to do with the load. Without them, one error among few
+people would bend the whole curve."""
 STEEPNESSES = tuple(0.3 * 1.6**step for step in range(8))
 """Slope over the square root of the people at the crossing: what many people ask for varies by 1/sqrt(people), so the
 larger the server, the sharper its knee."""
-STEEPNESS_PRIOR = (1.6, 0.8)
+STEEPNESS_PRIOR = (1.4, 0.8)
 """Median and sigma (log) of a log-normal. Simulated servers show 0.6 (long stalls) to 4 (no queue at all)."""
 CURVE_PRIOR = tuple(
     -0.5 * (math.log(steepness / STEEPNESS_PRIOR[0]) / STEEPNESS_PRIOR[1]) ** 2 for steepness in STEEPNESSES
 )
 BEND = 3.0
 """How much faster attainment falls further on. Simulated servers: 0 (8 slots) to 7 (long stalls)."""
-TAUS_S = (1.0, 3.0, 9.0)
+TAUS_S = (1.5, 4.0, 12.0)
 TAU_PRIOR = (0.3, 0.4, 0.3)
 """Correlation times where half of the verdicts are good. Simulated servers: 2.5 (8 slots) to 5 (long stalls)."""
 KNEE_SIGMA = 0.15
@@ -41,14 +43,8 @@ NEGLIGIBLE = 1e-4
 
 
 def share_of(logit: float) -> float:
-    return (1.0 - LAPSE) / (1.0 + math.exp(-min(max(logit, -LOGIT_MAX), LOGIT_MAX)))
-
-
-def logit_of(share: float) -> float:
-    return math.log(share / (1.0 - LAPSE - share))
-
-
-SHARES = tuple(share_of(logit) for logit in LOGITS)
+    """Logistic."""
+    return 1.0 / (1.0 + math.exp(-min(max(logit, -LOGIT_MAX), LOGIT_MAX)))
 
 
 def draws_of(seconds: float, tau: float, share: float) -> float:
@@ -73,10 +69,11 @@ def log_likelihood(good: int, due: int, draws: float, share: float) -> float:
     return lgamma(good + a) - lgamma(a) + lgamma(due - good + b) - lgamma(b) + lgamma(draws) - lgamma(due + draws)
 
 
-def tabulate(sample: Sample) -> list[list[float]]:
+def tabulate(sample: Sample, ceiling: float) -> list[list[float]]:
     """Log likelihood by tau and logit, on `LOGITS`."""
+    shares = [ceiling * share_of(logit) for logit in LOGITS]
     return [
-        [log_likelihood(sample.good, sample.due, draws_of(sample.seconds, tau, share), share) for share in SHARES]
+        [log_likelihood(sample.good, sample.due, draws_of(sample.seconds, tau, share), share) for share in shares]
         for tau in TAUS_S
     ]
 
@@ -87,9 +84,10 @@ class Fit:
     def __init__(
         self, samples: Sequence[Sample], target: float, least: float, most: float, *, knee: float | None = None
     ) -> None:
-        """The crossing is looked for in `least`..`most` people, and hardly above `knee`."""
+        """The crossing is looked for in `least`..`most` people, and hardly above `knee`. 0 < target < 1."""
         self._log_knee = math.log(2 * most if knee is None else knee)
-        self.target_logit = logit_of(target)
+        self._ceiling = 1.0 - LAPSE * (1.0 - target)
+        self._target_logit = math.log(target / (self._ceiling - target))
         self.logs: list[float] = []
         self.masses: list[float] = []
         """Probabilities of `logs`."""
@@ -97,7 +95,7 @@ class Fit:
         """Probabilities of `logs` and `STEEPNESSES`."""
         self.correlation_s = 0.0
         """Posterior mean of tau, seconds."""
-        self._tables = [(math.log(sample.people), tabulate(sample)) for sample in samples]
+        self._tables = [(math.log(sample.people), tabulate(sample, self._ceiling)) for sample in samples]
         low, high = math.log(least), math.log(most)
         self._spread(low, high, COARSE)
         kept = [at for at, mass in zip(self.logs, self.masses, strict=True) if mass > NEGLIGIBLE]
@@ -124,7 +122,7 @@ class Fit:
         first_tau, second_tau, third_tau = values
         for log_people, (first, second, third) in self._tables:
             u = at - log_people
-            place = (self.target_logit + slope * (u if u > 0 else u - BEND * u * u) + LOGIT_MAX) / LOGIT_STEP
+            place = (self._target_logit + slope * (u if u > 0 else u - BEND * u * u) + LOGIT_MAX) / LOGIT_STEP
             cell = min(max(int(place), 0), last)
             part = min(max(place - cell, 0.0), 1.0)
             rest = 1.0 - part
@@ -154,7 +152,11 @@ class Fit:
         for at, row in zip(self.logs, self._curves, strict=True):
             u, root = at - log_people, math.exp(at / 2)
             yield [
-                (share_of(self.target_logit + steepness * root * (u if u > 0 else u - BEND * u * u)), mass)
+                (
+                    self._ceiling
+                    * share_of(self._target_logit + steepness * root * (u if u > 0 else u - BEND * u * u)),
+                    mass,
+                )
                 for steepness, mass in zip(STEEPNESSES, row, strict=True)
                 if mass > NEGLIGIBLE / 100
             ]

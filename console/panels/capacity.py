@@ -88,16 +88,27 @@ def _answer(progress: Progress, found: Answer, cells: int, rows: int) -> list[Li
         word = " STOPPED " if progress.phase == "stopped" else " UNRESOLVED "
         head = line(" ", Span(word, "badge-warn"), "  ")
     why = fmt.sanitize(progress.message).rstrip(".") if progress.phase == "stopped" else ""
-    text = " ".join(
-        part for part in (f"{why[:1].upper()}{why[1:]}." if why else "", fmt.sanitize(found.sentence, 600)) if part
-    )
-    told = wrap(text, room - width(head), "bright")[:3]
+    told = _told(why, fmt.sanitize(found.sentence, 1000), room - width(head), min(3, max(1, rows - 1)))
     indent = line(Span(" " * width(head)))
     lines = [
         side[y] + (head if y == 0 else indent) + (told[y] if y < len(told) else ())
         for y in range(min(3, max(1, rows - 1)))
     ]
     return [*lines, fit(line(" ") + facts(found, cells - 2), cells)]
+
+
+def _told(why: str, sentence: str, cells: int, rows: int) -> list[Line]:
+    """The sentence without the word that the badge says, and as many of its clauses as fit: facts say the rest."""
+    for word in ("Stopped: ", "Unresolved: "):
+        sentence = sentence.removeprefix(word)
+    begin = f"{why[:1].upper()}{why[1:]}. " if why else ""
+    clauses = f"{sentence[:1].upper()}{sentence[1:]}".split("; ")
+    for count in range(len(clauses), 0, -1):
+        text = "; ".join(clauses[:count])
+        lines = wrap(f"{begin}{text}" if text.endswith(".") else f"{begin}{text}.", cells, "bright")
+        if len(lines) <= rows:
+            return lines
+    return lines[:rows]
 
 
 def facts(found: Answer, cells: int) -> Line:

@@ -114,8 +114,8 @@ def reason(view: View) -> Line:
 def _second(view: View, cells: int) -> Line:
     """The reason, and at the right edge what was found of the capacity, if both fit whole."""
     left, right = line(" ") + reason(view), capacity(view)
-    right = pick(cells - width(left) - 2, right, right[:2], ())
-    return between(left, right, cells)
+    right = pick(cells - width(left) - 3, right, right[:2], ())
+    return between(left, right + line(" "), cells)
 
 
 def capacity(view: View) -> Line:

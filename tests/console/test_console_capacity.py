@@ -9,21 +9,16 @@ from console_drawn import text_of, view_of
 from console_waiting import screen_text, until
 
 from console.app import CockpitApp
-from console.panels.capacity import answer, blocks, question, searching
+from console.ink import plain
+from console.panels.capacity import answer, blocks, facts, question, searching
 from console.panels.curve import GLYPHS, axis_of, between_points, curve, height, level_at, waits
 from console.screens.ask import AskKey
 from console.sources.scripted import ScriptedSource
 from loadgen.capacity import Answer, Point, Progress
 from server import commands
-from server.telemetry.snapshot import Event, Snapshot
+from server.telemetry.snapshot import Event
 
 SIZE = (160, 48)
-
-
-def with_answer(**parts: object) -> Snapshot:
-    assert samples.ANSWERED.capacity is not None
-    found = msgspec.structs.replace(samples.FOUND, **parts)
-    return samples.change(samples.ANSWERED, capacity=msgspec.structs.replace(samples.ANSWERED.capacity, answer=found))
 
 
 def test_before_a_search_the_question_is_said_as_it_would_be_frozen() -> None:
@@ -58,7 +53,7 @@ def test_an_estimate_that_is_not_there_yet_is_not_made_up() -> None:
 def test_the_answer_is_a_sentence_with_its_evidence() -> None:
     text = text_of(answer(view_of(samples.ANSWERED), 160, 4))
     for part in (
-        "serves 271 people (254 to 288)",
+        "271 people (90 % interval 254 to 288) before",
         "safe 254",
         "clear break 288",
         "TTFT broke first",
@@ -79,15 +74,22 @@ def test_the_answer_is_a_sentence_with_its_evidence() -> None:
     ],
 )
 def test_what_was_not_seen_is_not_claimed(parts: dict[str, object], says: str, never: str) -> None:
-    text = text_of(answer(view_of(with_answer(**parts)), 160, 4))
+    text = plain(facts(msgspec.structs.replace(samples.FOUND, **parts), 150))
     assert says in text
     assert never not in text
+
+
+@pytest.mark.parametrize("cells", range(60, 200, 7))
+def test_a_long_sentence_ends_at_a_clause(cells: int) -> None:
+    said = " ".join(text_of(answer(view_of(samples.ANSWERED), cells, 4)).splitlines()[:3])
+    assert said.rstrip(" ▀▄█").endswith(".")
+    assert "…" not in said
 
 
 def test_unresolved_shows_no_large_number() -> None:
     text = text_of(answer(view_of(samples.UNRESOLVED), 80, 4))
     assert "STOPPED" in text
-    assert "Stopped by hand. Unresolved" in text
+    assert "Stopped by hand. About 13 people" in text
     assert "best guess 13" in text
     assert "▀" not in text
     timed_out = msgspec.structs.replace(samples.UNRESOLVED.capacity, phase="done", message="")
