@@ -39,6 +39,13 @@ class Told(msgspec.Struct):
     decode_s: float | None = None
     """First to last token: the engine calls it generation_time_ms."""
 
+    @property
+    def tokens(self) -> int | None:
+        """Prompt and reply together."""
+        if self.prompt_tokens is None or self.completion_tokens is None:
+            return None
+        return self.prompt_tokens + self.completion_tokens
+
     def hear(self, document: Any) -> None:
         """Take finish reason, usage, engine times and error from one decoded chunk or body, of whatever shape."""
         if not isinstance(document, dict):

@@ -13,7 +13,10 @@ from typing import Any
 
 import httpx
 
+from server.gateway.access import Access
+from server.gateway.client import STALL_S
 from server.gateway.listener import Listener, bind
+from server.gateway.policy import Policy
 from server.gateway.records import EngineState, GatewayRecord
 from server.gateway.relay import Gateway
 
@@ -187,16 +190,22 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    engine_url: str, *, max_in_flight: int = 8, max_queue: int = 16, engine_state: EngineState = "ready"
+    engine_url: str,
+    *,
+    engine_state: EngineState = "ready",
+    access: Access | None = None,
+    stall_s: float = STALL_S,
+    **policy: Any,
 ) -> AsyncIterator[Running]:
     records: list[GatewayRecord] = []
     gateway = Gateway(
         engine_url=engine_url,
-        max_in_flight=max_in_flight,
-        max_queue=max_queue,
+        policy=Policy(**{"max_in_flight": 8, "max_queue": 16, **policy}),
         engine_state=engine_state,
         sink=records.append,
         connections=lambda: listener.connections,
+        access=access,
+        stall_s=stall_s,
     )
     sock = bind("127.0.0.1", 0)
     port: int = sock.getsockname()[1]

@@ -22,7 +22,7 @@ from gateway_fakes import (
     until,
 )
 
-from server.gateway.records import SetEngine, SetLimits
+from server.gateway.records import SetEngine, SetPolicy
 from server.gateway.upstream import BUFFER_LIMIT_BYTES
 
 
@@ -197,9 +197,10 @@ async def test_limits_change_under_those_who_wait() -> None:
     gate = Gate()
     async with FakeEngine(gate) as engine, running(engine.url, max_in_flight=1, max_queue=2) as run:
         tasks = await waiting_in_order(run, ["r0", "r1", "r2"])
-        run.gateway.command(SetLimits(max_in_flight=2))
+        await until(lambda: gate.came == ["r0"])
+        run.gateway.command(SetPolicy(max_in_flight=2))
         await until(lambda: gate.came == ["r0", "r1"])
-        run.gateway.command(SetLimits(max_in_flight=1, max_queue=0))
+        run.gateway.command(SetPolicy(max_in_flight=1, max_queue=0))
         assert queued(run) == 1
         assert (await chat(run, "r3")).status_code == 429
         gate.open("r0")
@@ -253,7 +254,7 @@ async def test_the_slot_is_free_once_upstream_is_done_though_the_reader_is_held(
 
     async with FakeEngine(pours) as engine, running(engine.url, max_in_flight=1) as run:
         reader, writer = await slow_reader(run.port, "slow")
-        await until(lambda: run.gateway.admission.counts().finished == 1)
+        await until(lambda: run.gateway.admission.counts().completed == 1)
         assert in_flight(run) == 0
         assert run.sample("held") == 1
         assert 0 < run.sample("buffered_bytes") <= BUFFER_LIMIT_BYTES
@@ -275,7 +276,7 @@ async def test_a_held_reader_that_leaves_is_a_client_that_left() -> None:
 
     async with FakeEngine(pours) as engine, running(engine.url) as run:
         _, writer = await slow_reader(run.port, "slow")
-        await until(lambda: run.gateway.admission.counts().finished == 1)
+        await until(lambda: run.gateway.admission.counts().completed == 1)
         writer.transport.abort()
         record = await run.record("slow")
         assert (record.outcome, record.reason) == ("cancelled", "client_left")

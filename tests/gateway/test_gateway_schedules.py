@@ -10,7 +10,7 @@ import httpx
 import pytest
 from gateway_fakes import ROLE, Asked, FakeEngine, Running, ask, chat, chunk, open_raw, running, streams, token, until
 
-from server.gateway.records import SetEngine, SetLimits
+from server.gateway.records import SetEngine, SetPolicy
 
 CLIENTS = 40
 CAP = 4
@@ -71,7 +71,7 @@ async def test_every_request_ends_once_and_every_place_is_free_again(
         for _ in range(6):
             await asyncio.sleep(chance.uniform(0, 0.04))
             run.gateway.command(SetEngine(state="starting", hold=chance.random() < 0.7))
-            run.gateway.command(SetLimits(max_in_flight=chance.randint(1, CAP), max_queue=chance.randint(0, 30)))
+            run.gateway.command(SetPolicy(max_in_flight=chance.randint(1, CAP), max_queue=chance.randint(0, 30)))
             await asyncio.sleep(chance.uniform(0, 0.02))
             run.gateway.command(SetEngine(state="ready"))
 
@@ -87,7 +87,8 @@ async def test_every_request_ends_once_and_every_place_is_free_again(
         requests = int(run.sample("requests_total"))
         await until(lambda: len(run.records) == requests)
         counts = admission.counts()
-        assert counts.arrived == counts.rejected + counts.cancelled + counts.finished
+        ended = (counts.completed, counts.failed, counts.cancelled, counts.expired)
+        assert counts.arrived == counts.rejected + sum(ended)
         assert (counts.queued, counts.in_flight) == (0, 0)
         assert (run.sample("held"), run.sample("buffered_bytes")) == (0, 0)
         recorded = [record.request_id for record in run.records]
