@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 import msgspec
 import psutil
@@ -22,7 +22,9 @@ from server import commands
 from server.client import StackClient, StackError
 from server.config import LoadSettings, SettingError, StackSettings, default_paths
 from server.engine.errors import EngineError
+from server.gateway.policy import LimitKind, Order, Overload, PolicyChange
 
+ORDERS, LIMITS, OVERLOADS = get_args(Order), get_args(LimitKind), get_args(Overload)
 SMALLEST_TERMINAL = (60, 16)
 DOWN_TIMEOUT_S = 60.0
 _WIPE = "\r\x1b[2K"
@@ -90,6 +92,11 @@ def _port(text: str) -> int:
     return number
 
 
+def _seconds_or_off(text: str) -> float:
+    return 0.0 if text == "off" else _positive(text)
+
+
+_seconds_or_off.__name__ = "positive number or off"
 _count.__name__ = "whole number"
 _positive.__name__ = "positive number"
 _port.__name__ = "port"
@@ -141,6 +148,16 @@ def _parser() -> argparse.ArgumentParser:
     limits = verb("limits", _send_limits, "Change the gateway's admission limits on the running stack.")
     limits.add_argument("--max-in-flight", type=_count, metavar="N")
     limits.add_argument("--max-queue", type=_count, metavar="N")
+    policy = verb("policy", _send_policy, "Change the gateway's admission policy on the running stack, or print it.")
+    policy.add_argument("order", nargs="?", choices=ORDERS, help="who of those who wait goes next")
+    policy.add_argument("--max-in-flight", type=_count, metavar="N")
+    policy.add_argument("--max-queue", type=_count, metavar="N")
+    _policy_options(policy)
+    knobs = verb("knobs", _send_knobs, "Change the engine's own scheduling; the engine restarts for it.")
+    knobs.add_argument("--scheduling-policy", choices=["fcfs", "priority"])
+    knobs.add_argument("--max-num-batched-tokens", type=_count, metavar="N", help="tokens a step at most")
+    knobs.add_argument("--chunked-prefill", choices=["on", "off"])
+    knobs.add_argument("--max-num-queued-reqs", type=_count, metavar="N", help="503 beyond it (vLLM 0.32 and newer)")
     verb("restart", _send_restart, "Cold-restart the engine (process-cold: new processes, caches warm).")
     marker = verb("marker", _send_marker, "Note an event on the charts.")
     marker.add_argument("note", nargs="*")
@@ -183,6 +200,48 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _policy_options(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--ageing", type=_seconds_or_off, metavar="S|off", help="after it anybody goes first; default 30"
+    )
+    parser.add_argument("--limit", choices=LIMITS, help="what admits; default in-flight")
+    parser.add_argument(
+        "--token-budget", type=_count, metavar="N", help="for --limit tokens; default: the KV cache's size"
+    )
+    parser.add_argument(
+        "--ttft-target", type=_positive, metavar="S", help="for --limit adaptive, from dispatch; default 1"
+    )
+    parser.add_argument("--tpot-target", type=_positive, metavar="S", help="for --limit adaptive; default 0.2")
+    parser.add_argument("--overload", choices=OVERLOADS, help="what becomes of those for whom there is no place")
+    parser.add_argument("--max-wait", type=_positive, metavar="S", help="for --overload estimate; default 30")
+    parser.add_argument("--queue-timeout", type=_seconds_or_off, metavar="S|off", help="429 after it; default off")
+    parser.add_argument("--deadline", type=_seconds_or_off, metavar="S|off", help="504 after it; default off")
+    parser.add_argument("--during-restart", choices=["hold", "reject"], help="default hold")
+    parser.add_argument(
+        "--keep-alive", type=_seconds_or_off, metavar="S|off", help="SSE comments while queued; default off"
+    )
+
+
+def _policy_change(options: argparse.Namespace, order: str | None, **bounds: int | None) -> dict[str, object]:
+    """The fields of a PolicyChange that the options of `_policy_options` name."""
+    hold = None if options.during_restart is None else options.during_restart == "hold"
+    return {
+        **bounds,
+        "order": order,
+        "ageing_s": options.ageing,
+        "limit": options.limit,
+        "token_budget": options.token_budget,
+        "ttft_target_s": options.ttft_target,
+        "tpot_target_s": options.tpot_target,
+        "overload": options.overload,
+        "max_wait_s": options.max_wait,
+        "queue_timeout_s": options.queue_timeout,
+        "deadline_s": options.deadline,
+        "hold": hold,
+        "keep_alive_s": options.keep_alive,
+    }
+
+
 def _stack_options(parser: argparse.ArgumentParser) -> None:
     engine = parser.add_argument_group("engine")
     engine.add_argument(
@@ -203,6 +262,8 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
     gateway.add_argument("--port", type=_port, default=8101, help="default 8101")
     gateway.add_argument("--max-in-flight", type=_count, metavar="N", help="default: max-num-seqs")
     gateway.add_argument("--max-queue", type=_count, metavar="N", help="429 beyond it; default 256")
+    gateway.add_argument("--order", choices=ORDERS, help="who of those who wait goes next; default fifo")
+    _policy_options(gateway)
     load = parser.add_argument_group("people")
     load.add_argument("--people", type=_count, default=10, help="default 10")
     load.add_argument("--slow", type=_count, default=0)
@@ -248,6 +309,7 @@ def _settings(options: argparse.Namespace) -> StackSettings:
             output_tokens=options.output_tokens,
         ),
         record=str(options.record.resolve()) if options.record else None,
+        policy=msgspec.convert(_policy_change(options, options.order), PolicyChange),
     )
 
 
@@ -457,6 +519,38 @@ def _send_limits(options: argparse.Namespace) -> int:
     if options.max_in_flight is None and options.max_queue is None:
         raise UsageError("Give --max-in-flight, --max-queue or both.")
     return _send(commands.Limits(options.max_in_flight, options.max_queue))
+
+
+def _send_policy(options: argparse.Namespace) -> int:
+    bounds = {"max_in_flight": options.max_in_flight, "max_queue": options.max_queue}
+    change = msgspec.convert(_policy_change(options, options.order, **bounds), commands.Policy)
+    if change.said():
+        return _send(change)
+    rules = StackClient(default_paths()).snapshot().queue.rules
+    if rules is None:
+        raise StackError("The gateway has not told its policy yet.")
+    for name, value in msgspec.structs.asdict(rules).items():
+        print(f"{name.removesuffix('_s').replace('_', '-'):16} {_shown(value)}")
+    return 0
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "off" if value is None else f"{value:g} s" if isinstance(value, float) else str(value)
+
+
+def _send_knobs(options: argparse.Namespace) -> int:
+    chunked = None if options.chunked_prefill is None else options.chunked_prefill == "on"
+    knobs = commands.Knobs(
+        scheduling_policy=options.scheduling_policy,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        chunked_prefill=chunked,
+        max_num_queued_reqs=options.max_num_queued_reqs,
+    )
+    if knobs == commands.Knobs():
+        raise UsageError("Name at least one of the engine's knobs (see spark-serve knobs --help).")
+    return _send(knobs)
 
 
 def _send_restart(_: argparse.Namespace) -> int:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
+from server.config import EngineKnobs
+from server.gateway.policy import PolicyChange
+
 
 class People(msgspec.Struct, frozen=True, tag_field="command", tag="people"):
     """Have `count` people, or change the number by `delta`. Exactly one is given."""
@@ -46,6 +49,14 @@ class Limits(msgspec.Struct, frozen=True, tag_field="command", tag="limits"):
     max_queue: int | None = None
 
 
+class Policy(PolicyChange, frozen=True, kw_only=True, omit_defaults=True, tag_field="command", tag="policy"):
+    """Change the gateway's admission policy while it runs; what isn't named stays as it is, 0 switches off what can be off."""
+
+
+class Knobs(EngineKnobs, frozen=True, kw_only=True, omit_defaults=True, tag_field="command", tag="knobs"):
+    """Change the engine's own scheduling, for which it restarts. What isn't named stays as it is."""
+
+
 class Marker(msgspec.Struct, frozen=True, tag_field="command", tag="marker"):
     """Note an event on the charts."""
 
@@ -69,7 +80,7 @@ class Down(msgspec.Struct, frozen=True, tag_field="command", tag="down"):
     """Stop everything the stack started, and the stack."""
 
 
-Command = People | Slow | Rate | Burst | Restart | Limits | Marker | Record | Drive | Down
+Command = People | Slow | Rate | Burst | Restart | Limits | Policy | Knobs | Marker | Record | Drive | Down
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):

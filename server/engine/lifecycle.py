@@ -16,7 +16,7 @@ import httpx
 import msgspec
 import psutil
 
-from server.config import Paths, StackSettings
+from server.config import EngineKnobs, Paths, StackSettings
 from server.engine.coldstart import ColdStartLog, Figures
 from server.engine.device import Machine, find_machine
 from server.engine.discover import Found, base_url, probe
@@ -99,6 +99,10 @@ class Lifecycle(Protocol):
 
     def fail(self, why: str) -> None: ...
 
+    def tune(self, knobs: EngineKnobs) -> None:
+        """From the next start on. Raises EngineError when this engine cannot have them."""
+        ...
+
     async def start(self) -> None: ...
 
     async def restart(self) -> None: ...
@@ -178,6 +182,9 @@ class AttachedEngine:
     def fail(self, why: str) -> None:
         self.phase, self._error = "failed", why
         self._changed(why)
+
+    def tune(self, knobs: EngineKnobs) -> None:
+        raise EngineError("Somebody else started this engine.")
 
     async def start(self) -> None:
         try:
@@ -282,6 +289,7 @@ class OwnEngine:
             kv_tokens=_configured(figures.kv_tokens),
             stage_times=plan.features.stage_times if plan is not None else "",
             start=self._cold_start(now),
+            knobs=self._settings.knobs,
         )
 
     def first_token(self, at: float) -> None:
@@ -291,6 +299,15 @@ class OwnEngine:
     def fail(self, why: str) -> None:
         self._ended = time.monotonic()
         self._to("failed", why)
+
+    def tune(self, knobs: EngineKnobs) -> None:
+        settings = msgspec.structs.replace(self._settings, knobs=knobs)
+        if self._plan is not None:
+            assert self._environment is not None
+            assert self._model is not None
+            assert self._machine is not None
+            self._plan = plan(self._environment, self._model, settings, self._machine, self._otlp_endpoint, os.environ)
+        self._settings = settings
 
     # life
 

@@ -126,10 +126,8 @@ _OVERLOADS = {
 
 
 def order_in_words(policy: Policy) -> str:
-    """As the screen has it: `shortest, ageing 30 s`. Among equals by arrival there is nothing to age."""
-    if policy.order == "fifo":
-        return "fifo"
-    return f"{policy.order}, {'no ageing' if policy.ageing_s is None else f'ageing {policy.ageing_s:g} s'}"
+    """As the screen has it: `shortest`, or `plain shortest` without ageing, which first come first served has no use for."""
+    return policy.order if policy.order == "fifo" or policy.ageing_s is not None else f"plain {policy.order}"
 
 
 def _word(name: str, value: object) -> str:

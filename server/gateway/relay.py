@@ -135,8 +135,10 @@ class Gateway:
         """Change the policy or the engine's state at once. Raises ValueError, and then nothing has changed."""
         now = time.monotonic()
         if isinstance(command, SetPolicy):
-            decisions = self.admission.set_policy(self.admission.policy.changed(command), now)
-            self.metrics.policy_changes.inc()
+            policy = self.admission.policy.changed(command)
+            if policy != self.admission.policy:
+                self.metrics.policy_changes.inc()
+            decisions = self.admission.set_policy(policy, now)
         else:
             if command.url is not None:
                 self._upstream.point_at(command.url)
