@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from server.gateway.listener import Listener, bind
 from server.gateway.policy import Policy
 from server.gateway.records import EngineState, GatewayRecord
 from server.gateway.relay import Gateway
+
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Plain HTTP only: setting TLS up takes httpx longer than a whole test."""
 
 
 async def until(condition: Callable[[], Any], bound_s: float = 10.0) -> None:
@@ -98,6 +102,32 @@ Script = Callable[[Asked], Awaitable[None]]
 
 async def streams(asked: Asked) -> None:
     await asked.stream(STREAM)
+
+
+class Gate:
+    """A script whose requests all wait, in the order in which they came, until they are let through."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, asyncio.Event] = {}
+        self.came: list[str] = []
+        self.all_open = False
+
+    async def __call__(self, asked: Asked) -> None:
+        name = asked.headers["x-request-id"]
+        self.came.append(name)
+        self.waiting[name] = asyncio.Event()
+        if not self.all_open:
+            await self.waiting[name].wait()
+        await streams(asked)
+
+    def open(self, name: str) -> None:
+        self.waiting[name].set()
+
+    def open_all(self) -> None:
+        """Those who wait and those who come."""
+        self.all_open = True
+        for event in self.waiting.values():
+            event.set()
 
 
 class FakeEngine:
@@ -213,7 +243,7 @@ async def running(
     serving = asyncio.create_task(listener.run_until_stopped())
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{port}", timeout=20.0, limits=limits, trust_env=False
+        base_url=f"http://127.0.0.1:{port}", timeout=20.0, limits=limits, trust_env=False, verify=_NO_TLS
     ) as http:
         try:
             yield Running(gateway, records, port, http)
@@ -250,3 +280,12 @@ async def open_raw(
     writer.write(head.encode() + body)
     await writer.drain()
     return reader, writer
+
+
+async def slow_reader(port: int, request_id: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client with next to no buffers, which therefore takes next to nothing until the test reads."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    return await open_raw(port, request_id, sock=sock, limit=1024)

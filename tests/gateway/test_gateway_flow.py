@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 from gateway_fakes import (
     ROLE,
@@ -11,12 +10,14 @@ from gateway_fakes import (
     USAGE,
     Asked,
     FakeEngine,
+    Gate,
     Running,
     ask,
     chat,
     chunk,
     open_raw,
     running,
+    slow_reader,
     streams,
     token,
     until,
@@ -24,24 +25,6 @@ from gateway_fakes import (
 
 from server.gateway.records import SetEngine, SetPolicy
 from server.gateway.upstream import BUFFER_LIMIT_BYTES
-
-
-class Gate:
-    """A script whose requests all wait, in the order in which they came, until they are let through."""
-
-    def __init__(self) -> None:
-        self.waiting: dict[str, asyncio.Event] = {}
-        self.came: list[str] = []
-
-    async def __call__(self, asked: Asked) -> None:
-        name = asked.headers["x-request-id"]
-        self.came.append(name)
-        self.waiting[name] = asyncio.Event()
-        await self.waiting[name].wait()
-        await streams(asked)
-
-    def open(self, name: str) -> None:
-        self.waiting[name].set()
 
 
 def queued(run: Running) -> int:
@@ -310,15 +293,6 @@ async def test_stopping_tells_everybody() -> None:
         assert (await run.record("r0")).outcome == "failed"
         assert (await run.record("r1")).outcome == "rejected"
         assert (await chat(run, "r2")).status_code == 503
-
-
-async def slow_reader(port: int, request_id: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A client with next to no buffers, which therefore takes next to nothing until the test reads."""
-    sock = socket.socket()
-    sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-    return await open_raw(port, request_id, sock=sock, limit=1024)
 
 
 async def read_all(reader: asyncio.StreamReader) -> bytes:
