@@ -20,11 +20,24 @@ CONNECT_TIMEOUT_S = 5.0
 _WRITE_BYTES = 64 * 1024
 
 
+class EngineConnection(Http1Connection):
+    """Tells its exchange when a read is over, which may have carried many chunks: they are written as one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exchange: Exchange | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.exchange is not None:
+            self.exchange.read_over()
+
+
 class Upstream:
     """Where the engine is, and the idle connections to it. Raises ValueError for a URL that is not plain http."""
 
     def __init__(self, url: str) -> None:
-        self._idle: list[Http1Connection] = []
+        self._idle: list[EngineConnection] = []
         self.point_at(url)
 
     def point_at(self, url: str) -> None:
@@ -36,20 +49,22 @@ class Upstream:
         self.host_header = parts.netloc.rpartition("@")[2].encode("ascii")
         self.close()
 
-    async def lease(self, *, fresh: bool = False) -> tuple[Http1Connection, bool]:
+    async def lease(self, *, fresh: bool = False) -> tuple[EngineConnection, bool]:
         """A connection and whether it was used before. Raises OSError or TimeoutError."""
         while self._idle and not fresh:
             connection = self._idle.pop()
             if connection.reusable:
                 return connection, True
         host, port = self._address
-        return await Http1Connection.open(host, port, timeout=CONNECT_TIMEOUT_S), False
+        opened = await EngineConnection.open(host, port, timeout=CONNECT_TIMEOUT_S)
+        assert isinstance(opened, EngineConnection)  # `open` makes one of its own class
+        return opened, False
 
-    def returner(self) -> Callable[[Http1Connection], None]:
+    def returner(self) -> Callable[[EngineConnection], None]:
         """Takes a connection back after its exchange, unless the engine has moved in the meantime."""
         address = self._address
 
-        def give_back(connection: Http1Connection) -> None:
+        def give_back(connection: EngineConnection) -> None:
             if not connection.reusable:
                 return
             self._idle = [idle for idle in self._idle if idle.reusable]
@@ -76,7 +91,7 @@ class Exchange:
         self,
         *,
         strip_usage: bool = False,
-        give_back: Callable[[Http1Connection], None],
+        give_back: Callable[[EngineConnection], None],
         done: Callable[[], None] = lambda: None,
     ) -> None:
         self.status: int | None = None
@@ -98,18 +113,22 @@ class Exchange:
         self._strip_usage = strip_usage
         self._give_back = give_back
         self._done = done
-        self._connection: Http1Connection | None = None
+        self._connection: EngineConnection | None = None
         self._reused = False
+        self._read: list[bytes] = []
+        """Of the read that is going on."""
+        self._read_at = 0.0
         self._chunks: deque[tuple[bytes, int]] = deque()
         self._paused_at: float | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._over = False
 
     def begin(
-        self, connection: Http1Connection, reused: bool, method: str, target: str, sent: Headers, body: bytes
+        self, connection: EngineConnection, reused: bool, method: str, target: str, sent: Headers, body: bytes
     ) -> float:
         """Send the request and return the stamp of its last byte. Raises ConnectionError."""
         self._connection, self._reused, self.stale = connection, reused, False
+        connection.exchange = self
         return connection.request(method, target, sent, body, self)
 
     async def head(self) -> None:
@@ -160,12 +179,23 @@ class Exchange:
         self._wake()
 
     def body(self, data: bytes, at: float) -> None:
+        self._read.append(data)
+        self._read_at = at
+
+    def read_over(self) -> None:
+        """The read that brought these chunks is through."""
+        read = self._read
+        if not read:
+            return
+        data = read[0] if len(read) == 1 else b"".join(read)
+        read.clear()
         if self.scanner is not None:
-            data = self.scanner.feed(data, at)
+            data = self.scanner.feed(data, self._read_at)
         self._buffer(data)
 
     def end(self, at: float) -> None:
         self.ended = at
+        self.read_over()
         if self.scanner is not None:
             self._buffer(self.scanner.flush(at))
         connection = self._connection
@@ -178,6 +208,7 @@ class Exchange:
             self.stale = True
             self._wake()
             return
+        self.read_over()
         self.cut = reason
         self._finish()
 
@@ -209,6 +240,8 @@ class Exchange:
         if self._paused_at is not None and self._connection is not None:
             self._connection.resume_reading()  # it may be given back
         self._unpause()
+        if self._connection is not None:
+            self._connection.exchange = None
         self._connection = None
         self._done()
         self._wake()

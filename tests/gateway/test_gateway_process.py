@@ -116,7 +116,7 @@ async def test_records_that_nobody_reads_are_dropped_and_counted_and_block_nothi
     big = b"x" * 100_000  # more than a pipe takes
     for _ in range(50):
         writer.write(big)
-    assert 50 - 12 <= dropped < 50
+    assert 50 - 22 <= dropped < 50  # those in hand and those in the backlog
     kept = 50 - dropped
     got = 0
     os.set_blocking(reading, False)
