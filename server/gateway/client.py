@@ -92,6 +92,13 @@ class Client:
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
+    async def start_stream(self, status: int, headers: Headers, data: bytes) -> None:
+        """The same for a response of unknown length, with what there is of it already."""
+        self.status = status
+        if not self._protocol.gone.is_set():
+            self._protocol.begin_chunked(status, headers, data)
+        await self.write(b"")
+
     async def write(self, data: bytes) -> None:
         """Returns once the client's kernel has all of it, and of what `write_now` wrote. Raises ClientStalledError."""
         if data:

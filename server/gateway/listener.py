@@ -9,12 +9,14 @@ import socket
 import struct
 import termios
 from collections.abc import Callable, Generator
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from server.gateway.inbound import Headers
 from server.gateway.refusal import REASON_HEADER, RefusedError, error_document
 
 SEND_BUFFER_BYTES = 16 * 1024
@@ -36,7 +38,6 @@ they who close."""
 _HEAD_TOO_LARGE = RefusedError(431, "headers_too_large", f"The headers are larger than {MAX_HEAD_BYTES >> 10} KiB.")
 _HEAD_LATE = RefusedError(408, "headers_timeout", "The request's headers did not come.")
 _NOT_HTTP = RefusedError(400, "bad_request", "This is not a valid HTTP request.")
-_PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
 
 class ClientProtocol(HttpToolsProtocol):
@@ -76,6 +77,20 @@ class ClientProtocol(HttpToolsProtocol):
     async def drained(self) -> None:
         """Wait until the kernel has taken all that was written, or the connection is lost."""
         await self.flow.drain()
+
+    def begin_chunked(self, status: int, headers: Headers, data: bytes) -> None:
+        """The head of a chunked response and its first part in one write, past uvicorn's `send`, which makes two of them."""
+        cycle = self.cycle
+        cycle.response_started = cycle.chunked_encoding = True
+        cycle.waiting_for_100_continue = False
+        head = [b"HTTP/1.1 %d %b\r\n" % (status, _phrase(status))]
+        head += [name + b": " + value + b"\r\n" for name, value in headers]
+        if not cycle.keep_alive:
+            head.append(b"connection: close\r\n")
+        head.append(b"transfer-encoding: chunked\r\n\r\n")
+        if data:
+            head.append(b"%x\r\n%b\r\n" % (len(data), data))
+        self.transport.write(b"".join(head))
 
     def write_chunk(self, data: bytes) -> bool:
         """Write a part of a chunked response that has begun, past uvicorn's `send`; False when it cannot be done now."""
@@ -175,10 +190,17 @@ class ClientProtocol(HttpToolsProtocol):
         if why is not None and not responding:
             body = error_document(why.status, why.reason, why.message)
             fields = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close" % len(body)
-            status = b"HTTP/1.1 %d %b" % (why.status, _PHRASES[why.status])
+            status = b"HTTP/1.1 %d %b" % (why.status, _phrase(why.status))
             reason = b"%b: %b" % (REASON_HEADER, why.reason.encode("ascii"))
             self.transport.write(b"\r\n".join((status, fields, reason, b"", body)))
         self.transport.close()
+
+
+def _phrase(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b""
 
 
 class Listener(uvicorn.Server):

@@ -326,30 +326,49 @@ class Gateway:
             headers = response_headers(exchange.headers_in, clock.ids.request_id, keep_length=not events)
             if status >= 400:
                 headers.append((REASON_HEADER, judge(status, passage.told, cut=False)[1].encode("ascii")))
-            await client.start(status, headers)
-        if exchange.scanner is not None:
-            exchange.write_now = client.write_now
+            if events:
+                chunk, size = exchange.ready()
+                await client.start_stream(status, headers, chunk)
+                exchange.taken(size)
+            else:
+                await client.start(status, headers)
+        last = (
+            await self._relay_events(client, exchange) if events else await self._relay_body(client, passage, exchange)
+        )
+        clock.end(*judge(status, passage.told, cut=exchange.cut is not None))
+        passage.over = True
+        if exchange.cut is not None and not events:
+            await client.reset()
+            return
+        if clock.reason == "stream_cut":
+            last += error_event(502, "stream_cut", f"The engine broke off: {exchange.cut}.")
+        await client.finish(last)
+        exchange.taken(exchange.buffered)
+
+    async def _relay_events(self, client: Client, exchange: Exchange) -> bytes:
+        """All but the last part, which is returned."""
+        exchange.write_now = client.write_now
+        while piece := await exchange.next():
+            chunk, size = piece
+            if exchange.exhausted:
+                return chunk
+            await client.write(chunk)
+            exchange.taken(size)
+        return b""
+
+    async def _relay_body(self, client: Client, passage: Passage, exchange: Exchange) -> bytes:
+        """All of it; nothing is left. It is kept to be read, too, unless it is too large for that."""
         kept: list[bytes] = []
         kept_bytes = 0
         while piece := await exchange.next():
             chunk, size = piece
             await client.write(chunk)
             exchange.taken(size)
-            if not events and kept_bytes <= MAX_BODY_BYTES:
+            if kept_bytes <= MAX_BODY_BYTES:
                 kept.append(chunk)
                 kept_bytes += len(chunk)
-        if not events:
-            passage.body_told = read_body(b"".join(kept))
-        clock.end(*judge(status, passage.told, cut=exchange.cut is not None))
-        passage.over = True
-        if exchange.cut is None:
-            await client.finish()
-        elif not events:
-            await client.reset()
-        elif clock.reason == "stream_cut":
-            await client.finish(error_event(502, "stream_cut", f"The engine broke off: {exchange.cut}."))
-        else:
-            await client.finish()
+        passage.body_told = read_body(b"".join(kept))
+        return b""
 
     async def _relay_late(self, client: Client, passage: Passage, exchange: Exchange) -> None:
         """An answer that is no stream, to a client that was promised one while it waited: as one event."""

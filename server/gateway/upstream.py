@@ -136,6 +136,21 @@ class Exchange:
         while self.status is None and not self.stale and not self._over:
             await self._wait()
 
+    @property
+    def exhausted(self) -> bool:
+        """Nothing is left to be taken, and no more will come."""
+        return self._over and not self._chunks
+
+    def ready(self) -> tuple[bytes, int]:
+        """As `next`, of what is there by now, which may be nothing."""
+        joined: list[bytes] = []
+        size = 0
+        while self._chunks and size < _WRITE_BYTES:
+            data, length = self._chunks.popleft()
+            joined.append(data)
+            size += length
+        return (joined[0] if len(joined) == 1 else b"".join(joined)), size
+
     async def next(self) -> tuple[bytes, int] | None:
         """Bytes to write to the client, about 64 KiB at most, and for how many `taken` is to be said once its kernel has them.
 
@@ -145,13 +160,7 @@ class Exchange:
             if self._over:
                 return None
             await self._wait()
-        joined: list[bytes] = []
-        size = 0
-        while self._chunks and size < _WRITE_BYTES:
-            data, length = self._chunks.popleft()
-            joined.append(data)
-            size += length
-        return (joined[0] if len(joined) == 1 else b"".join(joined)), size
+        return self.ready()
 
     def taken(self, size: int) -> None:
         """The client's kernel has these bytes."""
@@ -195,6 +204,7 @@ class Exchange:
 
     def end(self, at: float) -> None:
         self.ended = at
+        self.write_now = None  # the last bytes go together with the response's end
         self.read_over()
         if self.scanner is not None:
             self._buffer(self.scanner.flush(at))
