@@ -106,11 +106,15 @@ class Client:
         if self._protocol.write_blocked:
             await self._drain()
 
-    def write_now(self, data: bytes) -> bool | None:
+    @property
+    def write_now(self) -> Callable[[bytes], bool | None]:
         """As `write`, from a callback: False, the kernel has not all of it yet; None, it could not be written now."""
-        if not self._protocol.write_chunk(data):
-            return None
-        return not self._protocol.write_blocked
+        return self._protocol.write_chunk
+
+    @property
+    def write_framed(self) -> Callable[[bytes], bool | None]:
+        """As `write_now`, of a chunk with its framing."""
+        return self._protocol.write_framed
 
     async def finish(self, data: bytes = b"") -> None:
         """End the response and wait until the kernel has all of it. Raises ClientLeftError when it never will, or

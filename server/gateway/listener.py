@@ -92,17 +92,22 @@ class ClientProtocol(HttpToolsProtocol):
             head.append(b"%x\r\n%b\r\n" % (len(data), data))
         self.transport.write(b"".join(head))
 
-    def write_chunk(self, data: bytes) -> bool:
-        """Write a part of a chunked response that has begun, past uvicorn's `send`; False when it cannot be done now."""
+    def write_chunk(self, data: bytes) -> bool | None:
+        """Write a part of a chunked response that has begun, past uvicorn's `send`. True, the kernel has all of it; False, it
+        has not; None, it cannot be written now."""
+        return self.write_framed(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def write_framed(self, chunk: bytes) -> bool | None:
+        """The same for a part with its framing."""
         if (
             self.flow.write_paused
             or self.gone.is_set()
             or not self.cycle.chunked_encoding
             or self.cycle.response_complete
         ):
-            return False
-        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        return True
+            return None
+        self.transport.write(chunk)
+        return not self.flow.write_paused
 
     def abort(self) -> None:
         """Reset the connection, so that the client can't take a cut response for a whole one."""

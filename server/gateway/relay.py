@@ -347,7 +347,7 @@ class Gateway:
 
     async def _relay_events(self, client: Client, exchange: Exchange) -> bytes:
         """All but the last part, which is returned."""
-        exchange.write_now = client.write_now
+        exchange.write_now, exchange.write_framed = client.write_now, client.write_framed
         while piece := await exchange.next():
             chunk, size = piece
             if exchange.exhausted:
