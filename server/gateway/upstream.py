@@ -13,7 +13,10 @@ from server.gateway.inbound import is_event_stream
 from server.gateway.sse import EventScanner
 
 BUFFER_LIMIT_BYTES = 256 * 1024
-"""More than this waiting for a slow client pauses the reading; half of it resumes. One socket read may come on top."""
+"""No more than this waits for a slow client."""
+READ_BYTES = 64 * 1024
+"""The kernel's buffer for what the engine sends, and so the largest read; where no more than one would fit any more,
+reading pauses, until half of the limit is free."""
 
 MAX_IDLE_CONNECTIONS = 64
 CONNECT_TIMEOUT_S = 5.0
@@ -55,6 +58,10 @@ class Upstream:
 
     def __init__(self, url: str) -> None:
         self._idle: list[EngineConnection] = []
+        self._spare: EngineConnection | None = None
+        """Never used so far."""
+        self._preparing: asyncio.Task[None] | None = None
+        self._closed = False
         self.point_at(url)
 
     def point_at(self, url: str) -> None:
@@ -64,18 +71,40 @@ class Upstream:
             raise ValueError(f"the engine URL must look like http://HOST:PORT, not {url!r}")
         self._address = (parts.hostname, parts.port or 80)
         self.host_header = parts.netloc.rpartition("@")[2].encode("ascii")
-        self.close()
+        self._drop()
 
     async def lease(self, *, fresh: bool = False) -> tuple[EngineConnection, bool]:
-        """A connection and whether it was used before. Raises OSError or TimeoutError."""
-        while self._idle and not fresh:
+        """A connection and whether it was there before, so that it may turn out stale. Raises OSError or TimeoutError."""
+        connection = None if fresh else self._take()
+        kept = connection is not None
+        if connection is None:
+            connection = await self._open()
+        if not self._idle and self._spare is None and self._preparing is None and not self._closed:
+            self._preparing = asyncio.get_running_loop().create_task(self._prepare())
+        return connection, kept
+
+    def _take(self) -> EngineConnection | None:
+        while self._idle:
             connection = self._idle.pop()
             if connection.reusable:
-                return connection, True
+                return connection
+        spare, self._spare = self._spare, None
+        return None if spare is None or spare.closed else spare
+
+    async def _open(self) -> EngineConnection:
         host, port = self._address
-        opened = await EngineConnection.open(host, port, timeout=CONNECT_TIMEOUT_S)
+        opened = await EngineConnection.open(host, port, rcvbuf=READ_BYTES // 2, timeout=CONNECT_TIMEOUT_S)
         assert isinstance(opened, EngineConnection)  # `open` makes one of its own class
-        return opened, False
+        return opened
+
+    async def _prepare(self) -> None:
+        """Open one ahead of need: opening takes longer than all else that a request does here."""
+        try:
+            self._spare = await self._open()
+        except (OSError, TimeoutError):
+            pass  # whoever needs one will be told
+        finally:
+            self._preparing = None
 
     def returner(self) -> Callable[[EngineConnection], None]:
         """Takes a connection back after its exchange, unless the engine has moved in the meantime."""
@@ -85,7 +114,7 @@ class Upstream:
             if not connection.reusable:
                 return
             self._idle = [idle for idle in self._idle if idle.reusable]
-            if address == self._address and len(self._idle) < MAX_IDLE_CONNECTIONS:
+            if address == self._address and len(self._idle) < MAX_IDLE_CONNECTIONS and not self._closed:
                 self._idle.append(connection)
             else:
                 connection.close()
@@ -93,9 +122,17 @@ class Upstream:
         return give_back
 
     def close(self) -> None:
-        for connection in self._idle:
+        """Keep none any more."""
+        self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._preparing is not None:
+            self._preparing.cancel()
+        for connection in (*self._idle, *([self._spare] if self._spare is not None else [])):
             connection.close()
         self._idle.clear()
+        self._spare = None
 
 
 class Exchange:
@@ -118,7 +155,7 @@ class Exchange:
         self.cut: str | None = None
         """Why the response broke off."""
         self.stale = False
-        """A used connection broke before any byte of the response: nothing was lost by asking again."""
+        """A connection that was kept broke before any byte of the response: nothing was lost by asking again."""
         self.ended: float | None = None
         """Monotonic seconds of the last byte; None when it broke off or goes on."""
         self.buffered = 0
@@ -274,7 +311,7 @@ class Exchange:
     def _waits(self, size: int) -> None:
         """So many bytes more than the client's kernel has taken."""
         self.buffered += size
-        if self.buffered > BUFFER_LIMIT_BYTES and self._paused_at is None and self._connection is not None:
+        if self.buffered > BUFFER_LIMIT_BYTES - READ_BYTES and self._paused_at is None and self._connection is not None:
             self._paused_at = time.monotonic()
             self._connection.pause_reading()
         self._wake()

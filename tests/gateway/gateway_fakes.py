@@ -156,12 +156,14 @@ class FakeEngine:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        self.connections += 1
-        self.open += 1
-        number = self.connections
+        number = 0
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
+                if not number:  # one that was only opened ahead is none yet
+                    self.connections += 1
+                    self.open += 1
+                    number = self.connections
                 first, *lines = head.decode("latin-1").split("\r\n")[:-2]
                 method, target, _ = first.split(" ")
                 headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
@@ -183,7 +185,7 @@ class FakeEngine:
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
-            self.open -= 1
+            self.open -= number > 0
             writer.transport.abort()
             self._tasks.discard(task)
 
