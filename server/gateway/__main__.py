@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -77,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     port = sock.getsockname()[1]
     ready = msgspec.json.encode({"type": "listening", "port": port})
     writer = LineWriter(sys.stdout.fileno(), dropped)
+    gc.collect()
+    gc.freeze()  # what is imported stays: no need to look through it while streams wait
     listener = Listener(gateway, sock, ready=lambda: writer.write(ready))
     uvloop.run(_serve(gateway, listener, lambda record: writer.write(encoder.encode(record))))
     writer.close(timeout_s=1.0)

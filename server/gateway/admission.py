@@ -262,7 +262,7 @@ class Admission:
                 self._ended["expired"] += 1
                 decisions.append(Expire(key))
         limit_s = self.policy.queue_timeout_s
-        while limit_s is not None and (oldest := self.line.oldest) is not None and now - oldest.since >= limit_s:
+        while limit_s is not None and (oldest := self.line.oldest) is not None and oldest.since + limit_s <= now:
             self.line.remove(oldest.key)
             decisions.append(self._reject(oldest.key, "queue_timeout", now))
         return decisions

@@ -94,23 +94,16 @@ class EventScanner:
             data = data[:end]
         elif self._rest:
             self._rest = b""
-        if self.first_token is not None and data.startswith(b"data:"):
-            for mark in TELLING:
-                if mark in data:
-                    break
-            else:
-                self.last_token = at
-                return data
+        if self.first_token is not None and data.startswith(b"data:") and not _tells(data):
+            self.last_token = at
+            return data
         return self._read(data, at)
 
     def only_tokens(self, data: bytes) -> bool:
         """Nothing in it is to be read, once the first token is past and no event is incomplete."""
         if self.first_token is None or self._rest:
             return False
-        for mark in TELLING:  # faster than any()
-            if mark in data:
-                return False
-        return b"data:" in data
+        return not _tells(data) and data.find(b"data:") >= 0
 
     def flush(self, at: float) -> bytes:
         """What is left of a stream that ended without an empty line."""
@@ -136,6 +129,14 @@ def read_body(body: bytes) -> Told:
     with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
         told.hear(msgspec.json.decode(body))
     return told
+
+
+def _tells(data: bytes) -> bool:
+    find = data.find  # `in` takes twice as long: it first raises and drops an error about its operand
+    for mark in TELLING:  # noqa: SIM110 - a generator costs as much again
+        if find(mark) >= 0:
+            return True
+    return False
 
 
 def _end_of_events(data: bytes) -> int:

@@ -130,14 +130,15 @@ async def test_a_deadline_ends_a_wait_with_504() -> None:
     gate = Gate()
     async with FakeEngine(gate) as engine, running(engine.url, max_in_flight=1) as run:
         first = await send(run, "r0", ask())
+        patient = await send(run, "r2", ask(), **{"x-request-timeout": "30"})
         reply = await chat(run, "r1", **{"x-request-timeout": "0.01"})
         assert (reply.status_code, reply.headers["x-spark-reason"]) == (504, "deadline")
         record = await run.record("r1")
         assert (record.outcome, record.reason, record.admitted) == ("expired", "deadline", None)
         assert run.gateway.admission.counts().expired == 1
         gate.open_all()
-        await first
-        assert gate.came == ["r0"]
+        await asyncio.gather(first, patient)
+        assert gate.came == ["r0", "r2"]
 
 
 async def test_the_policys_deadline_ends_a_request_at_the_engine_too() -> None:

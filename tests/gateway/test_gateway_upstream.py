@@ -73,6 +73,12 @@ def chunk(data: bytes, form: bytes = b"%x") -> bytes:
     return form % len(data) + b"\r\n" + data + b"\r\n"
 
 
+def cut(whole: bytes, data: st.DataObject) -> list[bytes]:
+    """Into pieces that may begin and end anywhere."""
+    edges = sorted({0, len(whole), *data.draw(st.lists(st.integers(0, len(whole)), max_size=20), label="cuts")})
+    return [whole[begin:end] for begin, end in itertools.pairwise(edges)]
+
+
 def dechunk(raw: bytes) -> bytes:
     """Raises ValueError when the framing is broken."""
     parts: list[bytes] = []
@@ -87,21 +93,18 @@ def dechunk(raw: bytes) -> bytes:
 
 
 @given(
-    groups=st.lists(st.lists(st.sampled_from(EVENTS), min_size=1, max_size=3), max_size=12),
-    forms=st.lists(st.sampled_from([b"%x", b"%X", b"0%x", b"%x;ext=1"]), min_size=12, max_size=12),
-    whole=st.booleans(),
+    events=st.lists(st.sampled_from(EVENTS), max_size=20),
+    form=st.sampled_from([b"%x", b"%X", b"0%x", b"%x;ext=1"]),
     data=st.data(),
 )
-def test_a_client_gets_every_event_however_the_reads_fall(
-    groups: list[list[bytes]], forms: list[bytes], whole: bool, data: st.DataObject
+def test_a_client_gets_every_event_however_chunks_and_reads_fall(
+    events: list[bytes], form: bytes, data: st.DataObject
 ) -> None:
-    """`whole`: one chunk a read, as a server that writes event by event has it."""
-    framed = [chunk(b"".join(group), form) for group, form in zip(groups, forms, strict=False)]
-    framed += [chunk(token("", "stop")), chunk(USAGE), chunk(DONE), b"0\r\n\r\n"]
-    raw = b"".join(framed)
-    cuts = data.draw(st.lists(st.integers(0, len(raw)), max_size=20)) if not whole else []
-    edges = sorted({0, len(raw), *cuts})
-    reads = framed if whole else [raw[begin:end] for begin, end in itertools.pairwise(edges)]
+    body = [*events, token("", "stop"), USAGE, DONE]
+    whole = data.draw(st.booleans(), label="an event a chunk")
+    chunks = [chunk(part, form) for part in (body if whole else cut(b"".join(body), data))]
+    raw = [*chunks, b"0\r\n\r\n"]
+    reads = raw if data.draw(st.booleans(), label="a chunk a read") else cut(b"".join(raw), data)
 
     async def run() -> tuple[bytes, Exchange]:
         wire = Wire()
@@ -113,7 +116,7 @@ def test_a_client_gets_every_event_however_the_reads_fall(
         return dechunk(wire.raw) + last, exchange
 
     got, exchange = asyncio.run(run())
-    assert got == ROLE + token("first") + b"".join(b"".join(group) for group in groups) + token("", "stop") + DONE
+    assert got == ROLE + token("first") + b"".join(events) + token("", "stop") + DONE
     assert exchange.scanner is not None
     told = exchange.scanner.told
     assert (told.finish_reason, told.completion_tokens, exchange.cut) == ("stop", 3, None)
@@ -143,6 +146,29 @@ async def test_a_text_that_looks_like_a_chunk_is_none() -> None:
         connection.data_received(read)
     assert wire.framed == 0
     assert inner in dechunk(wire.raw)
+
+
+async def test_nothing_overtakes_what_waits() -> None:
+    wire = Wire()
+    connection, exchange = await under_way(wire)
+    wire.takes = None
+    connection.data_received(chunk(token("a")))
+    wire.takes = True
+    connection.data_received(chunk(token("b")))
+    assert token("b") not in wire.raw
+    assert exchange.ready()[0] == token("a") + token("b")
+
+
+async def test_a_finish_reason_is_heard_though_it_comes_in_two_chunks() -> None:
+    wire = Wire()
+    connection, exchange = await under_way(wire)
+    last = token("", "stop")
+    middle = last.index(b"_reason")
+    connection.data_received(chunk(last[:middle]))
+    connection.data_received(chunk(last[middle:]))
+    assert exchange.scanner is not None
+    assert exchange.scanner.told.finish_reason == "stop"
+    assert dechunk(wire.raw).endswith(last)
 
 
 @pytest.mark.parametrize("takes", [False, None])
