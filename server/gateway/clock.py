@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from server.gateway.exchange import Exchange
 from server.gateway.inbound import Ids
 from server.gateway.order import Ticket
 from server.gateway.records import GatewayOutcome, GatewayRecord
 from server.gateway.sse import Told
-from server.gateway.upstream import Exchange
 
 
 @dataclass(slots=True)

@@ -7,12 +7,12 @@ import time
 
 from server.gateway.admission import Admit, Decision, Ending
 from server.gateway.clock import StageClock, judge
+from server.gateway.exchange import Exchange
 from server.gateway.limiter import Sample
 from server.gateway.order import Ticket
 from server.gateway.refusal import DEADLINE, RefusedError
 from server.gateway.sse import Told
 from server.gateway.tokens import Size
-from server.gateway.upstream import Exchange
 
 
 class Passage:

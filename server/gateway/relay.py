@@ -28,7 +28,8 @@ from starlette.types import Receive, Scope, Send
 from server.gateway.access import COMPLETION_ROUTES, Access, allow
 from server.gateway.admission import Admission, Decision, Expire, Reject
 from server.gateway.client import STALL_S, Client, ClientLeftError, ClientStalledError
-from server.gateway.clock import StageClock, judge
+from server.gateway.clock import StageClock
+from server.gateway.exchange import Exchange
 from server.gateway.inbound import (
     Asked,
     BadBodyError,
@@ -59,16 +60,14 @@ from server.gateway.refusal import (
     DEADLINE,
     INTERNAL,
     MAX_BODY_BYTES,
-    REASON_HEADER,
     STOPPING,
     TOO_LARGE,
     RefusedError,
-    error_event,
     rejected,
 )
-from server.gateway.sse import read_body
+from server.gateway.response import break_off, refuse, relay, whole
 from server.gateway.tokens import TokenEstimate
-from server.gateway.upstream import Exchange, Upstream
+from server.gateway.upstream import Upstream
 
 MODELS_TIMEOUT_S = 10.0
 
@@ -206,19 +205,19 @@ class Gateway:
             await self._serve(client, passage, scope)
         except RefusedError as refused:
             passage.refused(refused)
-            await self._refuse(client, passage, refused)
+            await refuse(client, passage, refused)
         except asyncio.CancelledError:
             why = passage.take_interruption()
             if why is None:
                 raise
             passage.refused(why)
-            await self._break_off(client, passage, why)
+            await break_off(client, passage, why)
         except (ClientLeftError, ClientStalledError):
             raise
         except Exception:
             _log.exception("request %s failed in the gateway", passage.clock.ids.request_id)
             passage.refused(INTERNAL)
-            await self._break_off(client, passage, INTERNAL)
+            await break_off(client, passage, INTERNAL)
 
     async def _serve(self, client: Client, passage: Passage, scope: Scope) -> None:
         clock = passage.clock
@@ -236,7 +235,7 @@ class Gateway:
             )
             sent = upstream_headers(headers, clock.ids, self._upstream.host_header, our_key=self._access.has_key)
             await self._send_upstream(exchange, "POST", _target(scope), sent, asked.body, clock)
-            await self._relay(client, passage, exchange)
+            await relay(client, passage, exchange)
 
     async def _read(self, client: Client, passage: Passage, headers: Headers) -> Asked:
         """The body, checked, and what the admission is to know of it."""
@@ -313,98 +312,6 @@ class Gateway:
         if exchange.status is None:
             raise RefusedError(502, "upstream_error", f"The engine broke off: {exchange.cut}.")
 
-    async def _relay(self, client: Client, passage: Passage, exchange: Exchange) -> None:
-        """The response, from its headers to its last byte in the client's kernel."""
-        clock, status = passage.clock, exchange.status
-        assert status is not None
-        events = exchange.scanner is not None
-        begun = client.status is not None
-        if begun and not events:
-            await self._relay_late(client, passage, exchange)
-            return
-        if not begun:
-            headers = response_headers(exchange.headers_in, clock.ids.request_id, keep_length=not events)
-            if status >= 400:
-                headers.append((REASON_HEADER, judge(status, passage.told, cut=False)[1].encode("ascii")))
-            if events:
-                chunk, size = exchange.ready()
-                await client.start_stream(status, headers, chunk)
-                exchange.taken(size)
-            else:
-                await client.start(status, headers)
-        last = (
-            await self._relay_events(client, exchange) if events else await self._relay_body(client, passage, exchange)
-        )
-        clock.end(*judge(status, passage.told, cut=exchange.cut is not None))
-        passage.over = True
-        if exchange.cut is not None and not events:
-            await client.reset()
-            return
-        if clock.reason == "stream_cut":
-            last += error_event(502, "stream_cut", f"The engine broke off: {exchange.cut}.")
-        await client.finish(last)
-        exchange.taken(exchange.buffered)
-
-    async def _relay_events(self, client: Client, exchange: Exchange) -> bytes:
-        """All but the last part, which is returned."""
-        exchange.write_now, exchange.write_framed = client.write_now, client.write_framed
-        while piece := await exchange.next():
-            chunk, size = piece
-            if exchange.exhausted:
-                return chunk
-            await client.write(chunk)
-            exchange.taken(size)
-        return b""
-
-    async def _relay_body(self, client: Client, passage: Passage, exchange: Exchange) -> bytes:
-        """All of it; nothing is left. It is kept to be read, too, unless it is too large for that."""
-        kept: list[bytes] = []
-        kept_bytes = 0
-        while piece := await exchange.next():
-            chunk, size = piece
-            await client.write(chunk)
-            exchange.taken(size)
-            if kept_bytes <= MAX_BODY_BYTES:
-                kept.append(chunk)
-                kept_bytes += len(chunk)
-        passage.body_told = read_body(b"".join(kept))
-        return b""
-
-    async def _relay_late(self, client: Client, passage: Passage, exchange: Exchange) -> None:
-        """An answer that is no stream, to a client that was promised one while it waited: as one event."""
-        assert exchange.status is not None
-        body = await _whole(exchange)
-        passage.body_told = read_body(body)
-        passage.clock.end(*judge(exchange.status, passage.told, cut=exchange.cut is not None))
-        passage.over = True
-        if exchange.cut is not None:
-            await client.finish(error_event(502, "stream_cut", f"The engine broke off: {exchange.cut}."))
-        elif exchange.status >= 400 and not passage.told.error:
-            await client.finish(error_event(exchange.status, passage.clock.reason, "The engine refused the request."))
-        else:
-            await client.finish(b"".join(b"data: %b\n" % line for line in body.splitlines()) + b"\n")
-
-    async def _break_off(self, client: Client, passage: Passage, why: RefusedError) -> None:
-        """End a response that cannot go on, however far it came."""
-        exchange = passage.exchange
-        streams = exchange is not None and exchange.scanner is not None and not exchange.buffered
-        if exchange is not None:
-            exchange.abort()
-        if client.status is None or exchange is None:
-            await self._refuse(client, passage, why)
-        elif streams:
-            await client.finish(error_event(why.status, why.reason, why.message))
-        else:
-            await client.reset()
-
-    async def _refuse(self, client: Client, passage: Passage, refused: RefusedError) -> None:
-        if passage.exchange is not None:
-            passage.exchange.abort()
-        if client.status is not None:  # a stream that was kept alive while it waited
-            await client.finish(error_event(refused.status, refused.reason, refused.message))
-            return
-        await client.refuse(refused, [(b"x-request-id", passage.clock.ids.request_id.encode("ascii"))])
-
     # What does not queue
 
     async def _health(self, client: Client, echo: Headers) -> None:
@@ -422,7 +329,7 @@ class Gateway:
                 async with asyncio.timeout(MODELS_TIMEOUT_S):
                     try:
                         await self._send_upstream(exchange, "GET", _target(scope), sent, b"")
-                        body = await _whole(exchange)
+                        body = await whole(exchange)
                         if exchange.cut is not None or exchange.status is None:
                             raise RefusedError(502, "upstream_error", f"The engine broke off: {exchange.cut}.")
                     except RefusedError as refused:
@@ -477,15 +384,6 @@ class Gateway:
 
     def _live(self) -> list[Passage]:
         return list(self._passages.values())
-
-
-async def _whole(exchange: Exchange) -> bytes:
-    """The rest of a response's body."""
-    chunks = []
-    while piece := await exchange.next():
-        exchange.taken(piece[1])
-        chunks.append(piece[0])
-    return b"".join(chunks)
 
 
 def _target(scope: Scope) -> str:

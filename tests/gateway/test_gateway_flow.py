@@ -23,8 +23,8 @@ from gateway_fakes import (
     until,
 )
 
+from server.gateway.exchange import BUFFER_LIMIT_BYTES, READ_BYTES
 from server.gateway.records import SetEngine, SetPolicy
-from server.gateway.upstream import BUFFER_LIMIT_BYTES, READ_BYTES
 
 
 def queued(run: Running) -> int:

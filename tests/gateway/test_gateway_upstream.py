@@ -10,7 +10,7 @@ from gateway_fakes import DONE, ROLE, USAGE, event, token
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.gateway.upstream import BUFFER_LIMIT_BYTES, READ_BYTES, EngineConnection, Exchange
+from server.gateway.exchange import BUFFER_LIMIT_BYTES, READ_BYTES, EngineConnection, Exchange
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENTS = [
