@@ -35,6 +35,11 @@ def port(text: str) -> int:
     return number
 
 
+def seconds_or_off(text: str) -> float:
+    return 0.0 if text == "off" else positive(text)
+
+
+seconds_or_off.__name__ = "positive number or off"
 count.__name__ = "whole number"
 positive.__name__ = "positive number"
 port.__name__ = "port"

@@ -10,6 +10,8 @@ import msgspec
 from loadgen.arrivals import Arrivals
 from loadgen.profile import Profile
 from loadgen.records import Behaviour
+from server.config import EngineKnobs
+from server.gateway.policy import PolicyChange
 
 
 class People(msgspec.Struct, frozen=True, tag_field="command", tag="people"):
@@ -92,6 +94,14 @@ class Limits(msgspec.Struct, frozen=True, tag_field="command", tag="limits"):
     max_queue: int | None = None
 
 
+class Policy(PolicyChange, frozen=True, kw_only=True, omit_defaults=True, tag_field="command", tag="policy"):
+    """Change the gateway's admission policy while it runs; what isn't named stays as it is, 0 switches off what can be off."""
+
+
+class Knobs(EngineKnobs, frozen=True, kw_only=True, omit_defaults=True, tag_field="command", tag="knobs"):
+    """Change the engine's own scheduling, for which it restarts. What isn't named stays as it is."""
+
+
 class Marker(msgspec.Struct, frozen=True, tag_field="command", tag="marker"):
     """Note an event on the charts."""
 
@@ -133,6 +143,8 @@ Command = (
     | Capacity
     | Restart
     | Limits
+    | Policy
+    | Knobs
     | Marker
     | Record
     | Report

@@ -11,6 +11,7 @@ import msgspec
 import platformdirs
 
 from loadgen.records import Behaviour
+from server.gateway.policy import PolicyChange
 
 SOCKET_PATH_LIMIT = 107
 """sun_path holds 108 bytes with its terminator (unix(7))."""
@@ -126,6 +127,40 @@ class LoadSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Median reply length; None picks one that suits the device."""
 
 
+class EngineKnobs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """vLLM's own scheduling, which only a restart changes. None leaves vLLM's default (or an --engine-arg) alone."""
+
+    scheduling_policy: Literal["fcfs", "priority"] | None = None
+    max_num_batched_tokens: int | None = None
+    """Tokens a step at most."""
+    chunked_prefill: bool | None = None
+    max_num_queued_reqs: int | None = None
+    """vLLM's own bound of its queue (0.32 and newer): 503 beyond it."""
+
+    def changed(self, change: EngineKnobs) -> EngineKnobs:
+        """With what the change says. Raises ValueError whose text says what is wrong."""
+        said = {name: value for name in EngineKnobs.__struct_fields__ if (value := getattr(change, name)) is not None}
+        knobs = {name: getattr(self, name) for name in EngineKnobs.__struct_fields__}
+        for name in ("max_num_batched_tokens", "max_num_queued_reqs"):
+            if (value := said.get(name)) is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        return EngineKnobs(**{**knobs, **said})
+
+    def in_words(self) -> str:
+        """As vLLM's command line has them; empty when all are vLLM's defaults."""
+        return " ".join(self.arguments)
+
+    @property
+    def arguments(self) -> list[str]:
+        arguments: list[str] = []
+        for name in ("scheduling_policy", "max_num_batched_tokens", "max_num_queued_reqs"):
+            if (value := getattr(self, name)) is not None:
+                arguments += [f"--{name.replace('_', '-')}", str(value)]
+        if self.chunked_prefill is not None:
+            arguments.append(f"--{'' if self.chunked_prefill else 'no-'}enable-chunked-prefill")
+        return arguments
+
+
 class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a stack is started with. Written to the daemon as JSON."""
 
@@ -155,3 +190,6 @@ class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
     record: str | None = None
     slo: str = "chat"
     """What good means: one of `loadgen.slo.PRESETS`."""
+    policy: PolicyChange = PolicyChange()
+    """What the gateway's admission does differently from its defaults."""
+    knobs: EngineKnobs = EngineKnobs()

@@ -28,9 +28,11 @@ from server.commands import Answer, Command
 from server.config import Paths, StackSettings
 from server.control import Feed, application, bind, serve
 from server.engine.cold import KINDS
+from server.engine.errors import EngineError
 from server.engine.lifecycle import AttachedEngine, Lifecycle, OwnEngine
 from server.engine.logfile import tail
 from server.gateway import records as gateway
+from server.gateway.policy import Policy, PolicyChange
 from server.population import Change, Population
 from server.search import CapacitySearch
 from server.supervisor import become_subreaper
@@ -56,6 +58,7 @@ MARKS = {
     "load": "p",
     "restart": "c",
     "limits": "q",
+    "policy": "q",
     "marker": "m",
     "capacity": "k",
 }
@@ -71,7 +74,7 @@ class _Listening(msgspec.Struct, frozen=True, tag_field="type", tag="listening")
     port: int
 
 
-_gateway_lines = msgspec.json.Decoder(gateway.GatewayRecord | _Listening)
+_gateway_lines = msgspec.json.Decoder(gateway.GatewayRecord | gateway.QueueRecord | _Listening)
 _load_lines = msgspec.json.Decoder(load.LoadRecord)
 
 
@@ -99,8 +102,10 @@ class Stack:
         self._population: Population
         self._search: CapacitySearch
         self._load_task: asyncio.Task[None] | None = None
-        self._told = commands.Limits()
+        self._told = PolicyChange()
         """What a person has set on the running stack."""
+        self._budget_told: int | None = None
+        """The KV cache's size that the gateway knows of."""
         self._recorder: Recorder | None = None
         self._seq = 0
         self._engine: Lifecycle
@@ -206,7 +211,7 @@ class Stack:
         return [
             *(sys.executable, "-m", "server.gateway", "--host", self.settings.gateway_host),
             *("--port", str(self.settings.gateway_port), "--engine-url", self._engine.url, "--engine-state", state),
-            *("--max-in-flight", str(self._max_in_flight), "--max-queue", str(self._max_queue)),
+            *("--policy", msgspec.json.encode(self._policy(self._told)).decode()),
         ]
 
     def _gateway_ended(self, what: str) -> None:
@@ -236,6 +241,9 @@ class Stack:
             self._gateway_up.set()
             self._tell_gateway()
             self._note_pids()
+            return
+        if isinstance(record, gateway.QueueRecord):
+            self._collector.on_line(record)
             return
         if record.first_token is not None:
             self._engine.first_token(record.first_token)
@@ -280,7 +288,7 @@ class Stack:
         phase = self._engine.phase
         ready, starting = phase == "ready", phase in {"preparing", "starting", "stopping"}
         state: gateway.EngineState = "ready" if ready else "starting" if starting else "down"
-        self._gateway.send(gateway.SetLimits(self._max_in_flight, self._max_queue))
+        self._send_policy()
         self._gateway.send(gateway.SetEngine(state, self._engine.url if ready else None, hold=starting))
 
     def _want_load(self) -> None:
@@ -324,6 +332,8 @@ class Stack:
         snapshot = msgspec.structs.replace(snapshot, engine=msgspec.structs.replace(snapshot.engine, start=felt))
         await self._feed.publish(snapshot)
         self._write(snapshot)
+        if self._kv_tokens() != self._budget_told:
+            self._send_policy()
 
     def _write(self, snapshot: Snapshot) -> None:
         if self._recorder is not None:
@@ -390,6 +400,10 @@ class Stack:
             return self._record(command)
         if isinstance(command, commands.Limits):
             return self._limits(command)
+        if isinstance(command, commands.Policy):
+            return self._change_policy("policy", command)
+        if isinstance(command, commands.Knobs):
+            return self._turn_knobs(command)
         if isinstance(command, commands.Drive):
             return self._drive(command)
         if isinstance(command, commands.Restart):
@@ -444,19 +458,63 @@ class Stack:
     def _limits(self, command: commands.Limits) -> Answer:
         if command.max_in_flight is not None and command.max_in_flight < 1:
             return Answer(ok=False, message="max-in-flight must be at least 1.")
+        change = PolicyChange(max_in_flight=command.max_in_flight, max_queue=command.max_queue)
+        return self._change_policy("limits", change)
+
+    def _change_policy(self, kind: str, change: PolicyChange) -> Answer:
         if self._gateway.pid is None:
             return Answer(ok=False, message="The gateway does not run.")
-        self._told = commands.Limits(
-            command.max_in_flight or self._told.max_in_flight,
-            self._told.max_queue if command.max_queue is None else command.max_queue,
-        )
-        self._gateway.send(gateway.SetLimits(self._max_in_flight, self._max_queue))
-        parts = [
-            f"{name} {value}"
-            for name, value in (("max in-flight", command.max_in_flight), ("max queue", command.max_queue))
-            if value is not None
-        ]
-        return self._done("limits", ", ".join(parts))
+        if not change.said():
+            return Answer(ok=False, message="Nothing of the policy was named.")
+        told = change.over(self._told)
+        try:
+            if told.limit == "tokens" and self._policy(told).limit != "tokens":
+                raise ValueError("the KV cache's size is not known yet: give a token budget")
+            Policy().changed(self._policy(told))
+        except ValueError as error:
+            return Answer(ok=False, message=f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        self._told = told
+        self._send_policy()
+        return self._done(kind, f"policy {change.in_words()}" if kind == "policy" else change.in_words())
+
+    def _policy(self, told: PolicyChange) -> PolicyChange:
+        """What the gateway's policy has to be, as a change of its defaults. A budget that nobody gave is the KV cache's size;
+        until that is known, places are all there is to go by."""
+        bounds = PolicyChange(max_in_flight=self._max_in_flight, max_queue=self._max_queue)
+        policy = told.over(self.settings.policy.over(bounds))
+        if policy.limit != "tokens" or policy.token_budget:
+            return policy
+        budget = self._kv_tokens()
+        if budget is None:
+            return msgspec.structs.replace(policy, limit="in-flight", token_budget=None)
+        return msgspec.structs.replace(policy, token_budget=budget)
+
+    def _send_policy(self) -> None:
+        self._budget_told = self._kv_tokens()
+        self._gateway.send(msgspec.convert(self._policy(self._told).said(), gateway.SetPolicy))
+
+    def _kv_tokens(self) -> int | None:
+        latest = self._feed.latest
+        size = None if latest is None else latest.engine.kv_tokens.v
+        return None if size is None or size < 1 else round(size)
+
+    def _turn_knobs(self, command: commands.Knobs) -> Answer:
+        """Restart the engine with other arguments, and say which."""
+        if self._engine.attached:
+            return Answer(ok=False, message=NOT_OURS)
+        if self._engine.phase in {"preparing", "starting", "stopping"}:
+            return Answer(ok=False, message=f"The engine is {self._engine.phase}; wait for it.")
+        try:
+            knobs = self.settings.knobs.changed(command)
+            if knobs == self.settings.knobs:
+                return Answer(ok=False, message="That changes nothing of the engine's scheduling.")
+            self._engine.tune(knobs)
+        except (ValueError, EngineError) as error:
+            return Answer(ok=False, message=f"{str(error).rstrip('.')}.")
+        self.settings = msgspec.structs.replace(self.settings, knobs=knobs)
+        self._done("policy", f"engine {knobs.in_words()}")
+        answer = self._restart(commands.Restart())
+        return Answer(ok=answer.ok, message=f"{answer.message.rstrip('.')} with {knobs.in_words()}.")
 
     def _restart(self, command: commands.Restart) -> Answer:
         if self._engine.attached:

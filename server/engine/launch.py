@@ -131,6 +131,9 @@ def plan(
     argv += [*model_argument, "--served-model-name", model.display, *model.args]
     argv += ["--host", settings.engine_host, "--port", str(settings.engine_port)]
     argv += ["--max-num-seqs", str(sequences), "--max-model-len", str(context)]
+    if settings.knobs.max_num_queued_reqs is not None and environment.version < (0, 32, 0):
+        raise EngineError(f"vLLM {environment.vllm_version} has no --max-num-queued-reqs; 0.32 or newer is needed.")
+    argv += settings.knobs.arguments
     argv += ["--disable-uvicorn-access-log", "--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S)]
     if features.in_band_times:
         argv += ["--enable-per-request-metrics"]  # on the usage chunk, which the gateway asks for

@@ -12,9 +12,10 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 import psutil
 
-from server.config import Paths, StackSettings
+from server.config import EngineKnobs, Paths, StackSettings
 from server.engine import cold
 from server.engine.cold import FIRST, KINDS, KindName
 from server.engine.coldstart import CLEAR, PREPARATION, STOP, ColdStartLog
@@ -105,6 +106,10 @@ class Lifecycle(Protocol):
 
     def fail(self, why: str) -> None: ...
 
+    def tune(self, knobs: EngineKnobs) -> None:
+        """From the next start on. Raises EngineError when this engine cannot have them."""
+        ...
+
     async def start(self) -> None: ...
 
     async def restart(self, kind: KindName) -> None: ...
@@ -184,6 +189,9 @@ class AttachedEngine:
     def fail(self, why: str) -> None:
         self.phase, self._error = "failed", why
         self._changed(why)
+
+    def tune(self, knobs: EngineKnobs) -> None:
+        raise EngineError("Somebody else started this engine.")
 
     async def start(self) -> None:
         try:
@@ -286,6 +294,7 @@ class OwnEngine:
             stage_times=plan.features.stage_times if plan is not None else "",
             start=self._start.seen(now, ready=self.phase == "ready"),
             log_tail=list(self._start.tail),
+            knobs=self._settings.knobs,
         )
 
     def first_token(self, at: float) -> None:
@@ -295,6 +304,15 @@ class OwnEngine:
     def fail(self, why: str) -> None:
         self._start.ended = time.monotonic()
         self._to("failed", why)
+
+    def tune(self, knobs: EngineKnobs) -> None:
+        settings = msgspec.structs.replace(self._settings, knobs=knobs)
+        if self._plan is not None:
+            assert self._environment is not None
+            assert self._model is not None
+            assert self._machine is not None
+            self._plan = plan(self._environment, self._model, settings, self._machine, self._otlp_endpoint, os.environ)
+        self._settings = settings
 
     # life
 

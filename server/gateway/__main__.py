@@ -1,7 +1,8 @@
 """`python -m server.gateway`: the gateway as a process.
 
 Commands come as JSON lines on stdin, records go as JSON lines to stdout, after one first line `{"type":"listening","port":N}`;
-the log goes to stderr. It ends, with code 0, at the end of stdin and on SIGTERM or SIGINT; code 1: it cannot listen.
+the log goes to stderr. A key that clients have to bring comes in SPARK_SERVE_API_KEY.
+It ends, with code 0, at the end of stdin and on SIGTERM or SIGINT; code 1: it cannot listen.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -19,10 +22,16 @@ import msgspec
 import prometheus_client
 import uvloop
 
+from server.gateway.access import Access, is_loopback
 from server.gateway.listener import Listener, bind
-from server.gateway.records import EngineState, GatewayCommand, GatewayRecord
+from server.gateway.policy import Policy, PolicyChange
+from server.gateway.records import EngineState, GatewayCommand, GatewayRecord, QueueRecord
 from server.gateway.relay import Gateway
 from server.gateway.stdio import LineWriter, read_lines
+
+REPORT_S = 0.5
+KEY_VARIABLE = "SPARK_SERVE_API_KEY"
+"""Environment variable with the key that clients have to bring; unset or empty: none."""
 
 _log = logging.getLogger("server.gateway")
 
@@ -32,8 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8101, help="0 lets the kernel choose")
     parser.add_argument("--engine-url", required=True, help="http://HOST:PORT")
-    parser.add_argument("--max-in-flight", type=int, default=64)
-    parser.add_argument("--max-queue", type=int, default=256)
+    parser.add_argument("--max-in-flight", type=int)
+    parser.add_argument("--max-queue", type=int)
+    parser.add_argument("--policy", metavar="JSON", default="{}", help="a PolicyChange of the default policy")
+    parser.add_argument("--host-name", action="append", metavar="NAME", help="a name clients may know this gateway by")
     parser.add_argument("--engine-state", choices=get_args(EngineState), default="ready")
     options = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
@@ -47,13 +58,15 @@ def main(argv: list[str] | None = None) -> int:
         gateway.metrics.records_dropped.inc()
 
     try:
+        told = msgspec.json.decode(options.policy, type=PolicyChange)
+        bounds = PolicyChange(max_in_flight=options.max_in_flight, max_queue=options.max_queue)
         gateway = Gateway(
             engine_url=options.engine_url,
-            max_in_flight=options.max_in_flight,
-            max_queue=options.max_queue,
+            policy=Policy().changed(told.over(bounds)),
             engine_state=options.engine_state,
             sink=sink,
             connections=lambda: listener.connections,
+            access=_access(options.host, options.host_name),
         )
     except ValueError as error:
         parser.error(str(error))
@@ -65,13 +78,22 @@ def main(argv: list[str] | None = None) -> int:
     port = sock.getsockname()[1]
     ready = msgspec.json.encode({"type": "listening", "port": port})
     writer = LineWriter(sys.stdout.fileno(), dropped)
+    gc.collect()
+    gc.freeze()  # what is imported stays: no need to look through it while streams wait
     listener = Listener(gateway, sock, ready=lambda: writer.write(ready))
-    uvloop.run(_serve(gateway, listener))
+    uvloop.run(_serve(gateway, listener, lambda record: writer.write(encoder.encode(record))))
     writer.close(timeout_s=1.0)
     return 0
 
 
-async def _serve(gateway: Gateway, listener: Listener) -> None:
+def _access(host: str, names: list[str] | None) -> Access:
+    """Only a gateway that listens for this machine alone knows all names it may be called by, unless it is told them."""
+    if names is None and not is_loopback(host):
+        return Access(api_key=os.environ.get(KEY_VARIABLE) or None)
+    return Access(hosts=[host, *(names or [])], api_key=os.environ.get(KEY_VARIABLE) or None)
+
+
+async def _serve(gateway: Gateway, listener: Listener, write: Callable[[QueueRecord], None]) -> None:
     loop = asyncio.get_running_loop()
     decoder: msgspec.json.Decoder[GatewayCommand] = msgspec.json.Decoder(GatewayCommand)
 
@@ -93,7 +115,20 @@ async def _serve(gateway: Gateway, listener: Listener) -> None:
         line=lambda line: _post(loop, lambda: command(line)),
         end=lambda: _post(loop, stop),
     )
+    reporting = asyncio.create_task(_report(gateway, write))
     await listener.run_until_stopped()
+    reporting.cancel()
+
+
+async def _report(gateway: Gateway, write: Callable[[QueueRecord], None]) -> None:
+    """Tell of the line while somebody waits, and of every change once."""
+    last: QueueRecord | None = None
+    while True:
+        record = gateway.queue()
+        if last is None or record.waiting or record != msgspec.structs.replace(last, at=record.at):
+            write(record)
+        last = record
+        await asyncio.sleep(REPORT_S)
 
 
 def _post(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

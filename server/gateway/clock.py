@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from server.gateway.exchange import Exchange
 from server.gateway.inbound import Ids
+from server.gateway.order import Ticket
 from server.gateway.records import GatewayOutcome, GatewayRecord
 from server.gateway.sse import Told
-from server.gateway.upstream import Exchange
 
 
 @dataclass(slots=True)
@@ -22,6 +23,10 @@ class StageClock:
     queued: float | None = None
     admitted: float | None = None
     upstream_sent: float | None = None
+    ticket: Ticket | None = None
+    behind: int = 0
+    why: str = ""
+    order: str = ""
     outcome: GatewayOutcome = "failed"
     reason: str = "internal_error"
 
@@ -54,6 +59,12 @@ class StageClock:
             engine_queue_s=told.engine_queue_s,
             prefill_s=told.prefill_s,
             decode_s=told.decode_s,
+            user=self.ticket.user if self.ticket is not None else "",
+            priority=self.ticket.priority if self.ticket is not None else 0,
+            tokens=self.ticket.tokens if self.ticket is not None else None,
+            behind=self.behind,
+            why=self.why,
+            order=self.order,
         )
 
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 import secrets
 from collections.abc import Iterable
 
 import msgspec
 
+from server.gateway.tokens import Size, measure
+
 Headers = list[tuple[bytes, bytes]]
 
 MAX_REQUEST_ID_CHARS = 128
+MAX_USER_CHARS = 64
+
+PRIORITY_HEADER = b"x-vllm-priority"
+"""vLLM's own, which goes before the body's `priority` there too."""
+USER_HEADER = b"x-gateway-inference-fairness-id"
+"""As the gateways of Kubernetes' Gateway API inference extension take it."""
+TIMEOUT_HEADER = b"x-request-timeout"
+"""Seconds from its accept, after which a request is of no use to its client."""
 
 _REQUEST_ID = re.compile(rb"[\x20-\x7e]{1,%d}" % MAX_REQUEST_ID_CHARS)
+_INTEGER = re.compile(rb"-?\d{1,19}")
 _TRACEPARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
 HOP_BY_HOP = frozenset(
@@ -64,6 +77,10 @@ class Asked(msgspec.Struct, frozen=True):
     stream: bool
     strip_usage: bool
     """We asked for the usage, the client didn't."""
+    size: Size = Size()
+    user: str = ""
+    """As the body names it; empty where it doesn't."""
+    priority: int = 0
 
 
 def identify(headers: Headers) -> Ids:
@@ -89,22 +106,65 @@ def read_request(body: bytes) -> Asked:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadBodyError("The request body is not a JSON object.") from None
-    if bytes(fields.get("stream", b"")) != b"true":
-        return Asked(body=body, stream=False, strip_usage=False)
+    asked = Asked(
+        body=body,
+        stream=bytes(fields.get("stream", b"")) == b"true",
+        strip_usage=False,
+        size=measure(fields),
+        user=_user(fields),
+        priority=_priority(bytes(fields.get("priority", b""))) or 0,
+    )
+    if not asked.stream:
+        return asked
     try:
         options = msgspec.json.decode(fields.get("stream_options", b"null"), type=dict[str, msgspec.Raw] | None) or {}
     except msgspec.ValidationError:
         raise BadBodyError("stream_options is not a JSON object.") from None
     if bytes(options.get("include_usage", b"")) == b"true":
-        return Asked(body=body, stream=True, strip_usage=False)
+        return asked
     options["include_usage"] = msgspec.Raw(b"true")
     fields["stream_options"] = msgspec.Raw(msgspec.json.encode(options))
-    return Asked(body=msgspec.json.encode(fields), stream=True, strip_usage=True)
+    return msgspec.structs.replace(asked, body=msgspec.json.encode(fields), strip_usage=True)
 
 
-def upstream_headers(headers: Headers, ids: Ids, host: bytes) -> Headers:
-    """The client's headers without those of its connection, with our ids. Content-Length is the connection's to add."""
+def user_of(headers: Headers, asked: Asked, address: str) -> str:
+    """Whom a fair order counts a request to: the header's word, the body's `user`, else the API key, else the address.
+    A key is known by its digest only."""
+    named = _value(headers, USER_HEADER)
+    if named:
+        return _shortened(named.decode("latin-1"))
+    if asked.user:
+        return asked.user
+    key = _value(headers, b"authorization")
+    return f"key {hashlib.sha256(key).hexdigest()[:8]}" if key else address
+
+
+def priority_of(headers: Headers, asked: Asked) -> int:
+    """Lower goes first. As vLLM has it: the header's number, else the body's, else 0."""
+    found = _priority(_value(headers, PRIORITY_HEADER) or b"")
+    return asked.priority if found is None else found
+
+
+def patience_s(headers: Headers) -> float | None:
+    """Seconds that the client gives its request; None where it doesn't say. Raises BadBodyError."""
+    value = _value(headers, TIMEOUT_HEADER)
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise BadBodyError("X-Request-Timeout is not a number of seconds.")
+    return seconds
+
+
+def upstream_headers(headers: Headers, ids: Ids, host: bytes, *, our_key: bool = False) -> Headers:
+    """The client's headers without those of its connection, with our ids. Content-Length is the connection's to add.
+    `our_key`: its Authorization was for us."""
     dropped = _NOT_FORWARDED | _named_by_connection(headers)
+    if our_key:
+        dropped |= {b"authorization"}
     if not ids.trace_taken:
         dropped |= {b"tracestate"}
     sent = [(name, value) for name, value in headers if name not in dropped]
@@ -151,3 +211,28 @@ def _trace_id(traceparent: bytes | None) -> str | None:
     if not match[2].strip(b"0") or not match[3].strip(b"0"):
         return None
     return match[2].decode("ascii")
+
+
+def _priority(text: bytes) -> int | None:
+    """A whole number of 64 bits; None for anything else."""
+    if not _INTEGER.fullmatch(text):
+        return None
+    value = int(text)
+    return value if -(2**63) <= value < 2**63 else None
+
+
+def _user(fields: dict[str, msgspec.Raw]) -> str:
+    """`safety_identifier`, or `user`, which OpenAI had before it."""
+    for name in ("safety_identifier", "user"):
+        try:
+            found = msgspec.json.decode(fields.get(name, b"null"), type=str | None)
+        except (msgspec.ValidationError, UnicodeDecodeError):
+            continue
+        if found:
+            return _shortened(found)
+    return ""
+
+
+def _shortened(name: str) -> str:
+    """Printable, and no longer than a screen or a log should have to bear."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name[:MAX_USER_CHARS])

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import socket
+import struct
+import termios
 from collections.abc import Callable, Generator
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from server.gateway.inbound import Headers
+from server.gateway.refusal import REASON_HEADER, RefusedError, error_document
 
 SEND_BUFFER_BYTES = 16 * 1024
 """SO_SNDBUF of every client's socket (the kernel doubles it): a slow reader shows early, not after megabytes."""
@@ -19,6 +26,18 @@ EXTENSION = "spark_serve.client"
 """Key in the ASGI scope's `extensions` under which the request's ClientProtocol is."""
 
 STOP_GRACE_S = 2
+
+MAX_HEAD_BYTES = 32 * 1024
+"""Of a request line and its headers."""
+HEAD_TIMEOUT_S = 10.0
+"""From a request's first byte to the end of its headers."""
+IDLE_TIMEOUT_S = 75.0
+"""Of a connection on which nothing was asked yet, or nothing more; well over what clients keep theirs for, so that it is
+they who close."""
+
+_HEAD_TOO_LARGE = RefusedError(431, "headers_too_large", f"The headers are larger than {MAX_HEAD_BYTES >> 10} KiB.")
+_HEAD_LATE = RefusedError(408, "headers_timeout", "The request's headers did not come.")
+_NOT_HTTP = RefusedError(400, "bad_request", "This is not a valid HTTP request.")
 
 
 class ClientProtocol(HttpToolsProtocol):
@@ -29,45 +48,114 @@ class ClientProtocol(HttpToolsProtocol):
     cut_off = False
     """It went with bytes that the kernel had not taken."""
 
+    def watch(self, left: Callable[[], None]) -> None:
+        """Call `left` when the connection is lost."""
+        if self.gone.is_set():
+            left()
+            return
+        self._watching.append(left)
+        self.flow.resume_reading()  # uvicorn stops it after a long body, and the loss would not be seen
+
+    def unwatch(self, left: Callable[[], None]) -> None:
+        if left in self._watching:
+            self._watching.remove(left)
+
     @property
     def write_blocked(self) -> bool:
         return self.flow.write_paused
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and the client has not acknowledged, in the transport and in the kernel."""
+        if self.gone.is_set():
+            return 0
+        waiting = bytes(struct.pack("i", 0))
+        with contextlib.suppress(OSError, ValueError):
+            waiting = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, waiting)
+        return int(struct.unpack("i", waiting)[0]) + self.transport.get_write_buffer_size()
 
     async def drained(self) -> None:
         """Wait until the kernel has taken all that was written, or the connection is lost."""
         await self.flow.drain()
 
-    def write_chunk(self, data: bytes) -> bool:
-        """Write a part of a chunked response that has begun, past uvicorn's `send`; False when it cannot be done now."""
+    def begin_chunked(self, status: int, headers: Headers, data: bytes) -> None:
+        """The head of a chunked response and its first part in one write, past uvicorn's `send`, which makes two of them."""
+        cycle = self.cycle
+        cycle.response_started = cycle.chunked_encoding = True
+        cycle.waiting_for_100_continue = False
+        head = [b"HTTP/1.1 %d %b\r\n" % (status, _phrase(status))]
+        head += [name + b": " + value + b"\r\n" for name, value in headers]
+        if not cycle.keep_alive:
+            head.append(b"connection: close\r\n")
+        head.append(b"transfer-encoding: chunked\r\n\r\n")
+        if data:
+            head.append(b"%x\r\n%b\r\n" % (len(data), data))
+        self.transport.write(b"".join(head))
+
+    def write_chunk(self, data: bytes) -> bool | None:
+        """Write a part of a chunked response that has begun, past uvicorn's `send`. True, the kernel has all of it; False, it
+        has not; None, it cannot be written now."""
+        return self.write_framed(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def write_framed(self, chunk: bytes) -> bool | None:
+        """The same for a part with its framing."""
         if (
             self.flow.write_paused
             or self.gone.is_set()
             or not self.cycle.chunked_encoding
             or self.cycle.response_complete
         ):
-            return False
-        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        return True
+            return None
+        self.transport.write(chunk)
+        return not self.flow.write_paused
 
     def abort(self) -> None:
         """Reset the connection, so that the client can't take a cut response for a whole one."""
         self.transport.abort()
 
+    # asyncio.Protocol, and what the parser calls
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._overtaken: list[RequestResponseCycle] = []  # uvicorn tells only the last pipelined request of a loss
+        self._watching: list[Callable[[], None]] = []
         self.gone = asyncio.Event()
+        self._reading_head = False
+        self._head_bytes = 0
+        self._refused: RefusedError | None = None
+        self._timer: asyncio.TimerHandle | None = self.loop.call_later(IDLE_TIMEOUT_S, self._give_up, None)
         transport.set_write_buffer_limits(high=0)
+
+    def data_received(self, data: bytes) -> None:
+        went_on = self._reading_head
+        super().data_received(data)
+        if went_on and self._reading_head:
+            self._unparsed_bytes += len(data)
+            if self._unparsed_bytes > MAX_HEAD_BYTES:  # one endless header, which the parser has not given out yet
+                self._give_up(_HEAD_TOO_LARGE)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]
+        self._reading_head = True
+        self._head_bytes = self._unparsed_bytes = 0
+        self._count_down(HEAD_TIMEOUT_S)
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        running = self.cycle
+        self._reading_head = False
+        self._count_down(None)
         super().on_headers_complete()
-        if running is not None and not running.response_complete and self.cycle is not running:
-            self._overtaken = [cycle for cycle in self._overtaken if not cycle.response_complete] + [running]
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's, for what the parser or one of the above refused."""
+        self._give_up(self._refused or _NOT_HTTP)
 
     def eof_received(self) -> None:
         # Left to itself the transport would first wait for a reader that is gone to take what is buffered.
@@ -76,12 +164,48 @@ class ClientProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone.set()
+        self._count_down(None)
         self.cut_off = self.flow is not None and self.flow.write_paused
-        for cycle in self._overtaken:
-            if not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
+        watching, self._watching = self._watching, []
+        for left in watching:
+            left()
         super().connection_lost(exc)
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refused = _HEAD_TOO_LARGE
+            raise ValueError(_HEAD_TOO_LARGE.reason)  # the parser stops there
+
+    def _count_down(self, seconds: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else self.loop.call_later(seconds, self._give_up, _HEAD_LATE)
+
+    def _give_up(self, why: RefusedError | None) -> None:
+        """Close the connection, and say why where no response is under way that it would break into."""
+        responding = self.cycle is not None and not self.cycle.response_complete
+        if responding and why is _HEAD_LATE:
+            self._count_down(HEAD_TIMEOUT_S)  # it may send its next request as slowly as it reads this response
+            return
+        self._count_down(None)
+        self._reading_head = False
+        if self.transport.is_closing():
+            return
+        if why is not None and not responding:
+            body = error_document(why.status, why.reason, why.message)
+            fields = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close" % len(body)
+            status = b"HTTP/1.1 %d %b" % (why.status, _phrase(why.status))
+            reason = b"%b: %b" % (REASON_HEADER, why.reason.encode("ascii"))
+            self.transport.write(b"\r\n".join((status, fields, reason, b"", body)))
+        self.transport.close()
+
+
+def _phrase(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode("ascii")
+    except ValueError:
+        return b""
 
 
 class Listener(uvicorn.Server):
@@ -100,6 +224,7 @@ class Listener(uvicorn.Server):
             proxy_headers=False,
             server_header=False,
             date_header=False,
+            timeout_keep_alive=int(IDLE_TIMEOUT_S),
             timeout_graceful_shutdown=STOP_GRACE_S,
         )
         super().__init__(config)

@@ -9,12 +9,14 @@ from typing import Literal
 
 import msgspec
 
+from server.gateway.policy import Policy, PolicyChange
+
 GatewayOutcome = Literal["completed", "rejected", "failed", "cancelled", "expired"]
 """The one terminal state of a request: `completed` (finish_reason relayed, no error event), `rejected` (never admitted:
 queue full, engine down, bad request), `failed` (admitted, and the engine or the connection to it failed),
 `cancelled` (the client left, queued or streaming), `expired` (its deadline passed)."""
 
-EngineState = Literal["starting", "ready", "down"]
+EngineState = Literal["starting", "ready", "down", "asleep"]
 
 
 class GatewayRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="gateway"):
@@ -43,7 +45,7 @@ class GatewayRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Seconds in which reading from upstream was paused for a slow client."""
     outcome: GatewayOutcome
     reason: str = ""
-    """Machine-readable: queue_full, engine_starting, engine_down, bad_request, upstream_error, stream_cut, client_left, ..."""
+    """Machine-readable; see `server.gateway.relay`."""
     status: int | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -52,13 +54,49 @@ class GatewayRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """In-band from the engine (vLLM >= 0.27 with --enable-per-request-metrics), seconds."""
     prefill_s: float | None = None
     decode_s: float | None = None
+    user: str = ""
+    """Whom a fair order counts it to."""
+    priority: int = 0
+    tokens: int | None = None
+    """Prompt and reply at most, as the admission reckoned."""
+    behind: int = 0
+    """How many others waited when it began to."""
+    why: str = ""
+    """What the next one waited for then: engine, slots, adaptive, tokens; empty when it went at once."""
+    order: str = ""
+    """Of the policy in force when its wait ended."""
 
 
-class SetLimits(msgspec.Struct, frozen=True, tag_field="op", tag="limits"):
-    """Change admission on the running gateway; None leaves a limit as it is."""
+class QueuedRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One who waits."""
 
-    max_in_flight: int | None = None
-    max_queue: int | None = None
+    request_id: str
+    user: str
+    priority: int
+    prompt_tokens: int
+    output_tokens: int
+    waited_s: float
+    aged: bool = False
+    """It has waited so long that it goes before all who have not."""
+
+
+class QueueRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="queue"):
+    """The line at one moment and the policy in force. Written when it changed and while somebody waits."""
+
+    at: float
+    policy: Policy
+    waiting: int = 0
+    why: str = ""
+    """What the next one waits for; empty when nobody does."""
+    first: list[QueuedRequest] = []
+    """The next to go, in order, at most `QUEUE_SHOWN`."""
+
+
+QUEUE_SHOWN = 20
+
+
+class SetPolicy(PolicyChange, frozen=True, kw_only=True, omit_defaults=True, tag_field="op", tag="policy"):
+    """Change the policy on the running gateway; what it doesn't name stays as it is."""
 
 
 class SetEngine(msgspec.Struct, frozen=True, tag_field="op", tag="engine"):
@@ -69,4 +107,4 @@ class SetEngine(msgspec.Struct, frozen=True, tag_field="op", tag="engine"):
     hold: bool = True
 
 
-GatewayCommand = SetLimits | SetEngine
+GatewayCommand = SetPolicy | SetEngine

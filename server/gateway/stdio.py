@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 BACKLOG_LINES = 10_000
+REST_S = 0.02
+"""Between two writes, so that a line a request does not cost its loop a change of threads a request."""
 
 
 class LineWriter:
@@ -40,16 +43,30 @@ class LineWriter:
 
     def _run(self) -> None:
         open_ = True
-        while (line := self._lines.get()) is not None:
-            if not open_:
-                self._dropped()
-                continue
-            data = memoryview(line + b"\n")
+        while (lines := self._batch()) is not None:
+            data = memoryview(b"".join(lines))
             try:
-                while data:
+                while open_ and data:
                     data = data[os.write(self._descriptor, data) :]
             except OSError:
                 open_ = False  # the reader is gone
+            if not open_:
+                for _ in lines:
+                    self._dropped()
+            time.sleep(REST_S)
+
+    def _batch(self) -> list[bytes] | None:
+        """What has come since, with newlines; None when that was all."""
+        lines: list[bytes] = []
+        line = self._lines.get()
+        while line is not None:
+            lines.append(line + b"\n")
+            if self._lines.empty():
+                return lines
+            line = self._lines.get()
+        if lines:
+            self._lines.put(None)
+        return lines or None
 
 
 def read_lines(descriptor: int, line: Callable[[bytes], None], end: Callable[[], None]) -> None:

@@ -1,30 +1,26 @@
-"""The engine's side: a few kept-alive connections, and one response at a time read into a bounded buffer."""
+"""Where the engine is, and the connections to it that are kept."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from loadgen.http1 import Headers, Http1Connection
-from server.gateway.inbound import is_event_stream
-from server.gateway.sse import EventScanner
-
-BUFFER_LIMIT_BYTES = 256 * 1024
-"""More than this waiting for a slow client pauses the reading; half of it resumes. One socket read may come on top."""
+from server.gateway.exchange import READ_BYTES, EngineConnection
 
 MAX_IDLE_CONNECTIONS = 64
 CONNECT_TIMEOUT_S = 5.0
-_WRITE_BYTES = 64 * 1024
 
 
 class Upstream:
     """Where the engine is, and the idle connections to it. Raises ValueError for a URL that is not plain http."""
 
     def __init__(self, url: str) -> None:
-        self._idle: list[Http1Connection] = []
+        self._idle: list[EngineConnection] = []
+        self._spare: EngineConnection | None = None
+        """Never used so far."""
+        self._preparing: asyncio.Task[None] | None = None
+        self._closed = False
         self.point_at(url)
 
     def point_at(self, url: str) -> None:
@@ -34,26 +30,50 @@ class Upstream:
             raise ValueError(f"the engine URL must look like http://HOST:PORT, not {url!r}")
         self._address = (parts.hostname, parts.port or 80)
         self.host_header = parts.netloc.rpartition("@")[2].encode("ascii")
-        self.close()
+        self._drop()
 
-    async def lease(self, *, fresh: bool = False) -> tuple[Http1Connection, bool]:
-        """A connection and whether it was used before. Raises OSError or TimeoutError."""
-        while self._idle and not fresh:
+    async def lease(self, *, fresh: bool = False) -> tuple[EngineConnection, bool]:
+        """A connection and whether it was there before, so that it may turn out stale. Raises OSError or TimeoutError."""
+        connection = None if fresh else self._take()
+        kept = connection is not None
+        if connection is None:
+            connection = await self._open()
+        if not self._idle and self._spare is None and self._preparing is None and not self._closed:
+            self._preparing = asyncio.get_running_loop().create_task(self._prepare())
+        return connection, kept
+
+    def _take(self) -> EngineConnection | None:
+        while self._idle:
             connection = self._idle.pop()
             if connection.reusable:
-                return connection, True
-        host, port = self._address
-        return await Http1Connection.open(host, port, timeout=CONNECT_TIMEOUT_S), False
+                return connection
+        spare, self._spare = self._spare, None
+        return None if spare is None or spare.closed else spare
 
-    def returner(self) -> Callable[[Http1Connection], None]:
+    async def _open(self) -> EngineConnection:
+        host, port = self._address
+        opened = await EngineConnection.open(host, port, rcvbuf=READ_BYTES // 2, timeout=CONNECT_TIMEOUT_S)
+        assert isinstance(opened, EngineConnection)  # `open` makes one of its own class
+        return opened
+
+    async def _prepare(self) -> None:
+        """Open one ahead of need: opening takes longer than all else that a request does here."""
+        try:
+            self._spare = await self._open()
+        except (OSError, TimeoutError):
+            pass  # whoever needs one will be told
+        finally:
+            self._preparing = None
+
+    def returner(self) -> Callable[[EngineConnection], None]:
         """Takes a connection back after its exchange, unless the engine has moved in the meantime."""
         address = self._address
 
-        def give_back(connection: Http1Connection) -> None:
+        def give_back(connection: EngineConnection) -> None:
             if not connection.reusable:
                 return
             self._idle = [idle for idle in self._idle if idle.reusable]
-            if address == self._address and len(self._idle) < MAX_IDLE_CONNECTIONS:
+            if address == self._address and len(self._idle) < MAX_IDLE_CONNECTIONS and not self._closed:
                 self._idle.append(connection)
             else:
                 connection.close()
@@ -61,165 +81,14 @@ class Upstream:
         return give_back
 
     def close(self) -> None:
-        for connection in self._idle:
+        """Keep none any more."""
+        self._closed = True
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._preparing is not None:
+            self._preparing.cancel()
+        for connection in (*self._idle, *([self._spare] if self._spare is not None else [])):
             connection.close()
         self._idle.clear()
-
-
-class Exchange:
-    """One response: what the connection reads goes through the scanner into a buffer, from which the client is written.
-
-    `done` is called once, at the moment upstream is through (not when the client is). A ResponseHandler of http1.
-    """
-
-    def __init__(
-        self,
-        *,
-        strip_usage: bool = False,
-        give_back: Callable[[Http1Connection], None],
-        done: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.status: int | None = None
-        self.headers_in: Headers = []
-        self.scanner: EventScanner | None = None
-        """There once the headers said that it is an event stream."""
-        self.cut: str | None = None
-        """Why the response broke off."""
-        self.stale = False
-        """A used connection broke before any byte of the response: nothing was lost by asking again."""
-        self.ended: float | None = None
-        """Monotonic seconds of the last byte; None when it broke off or goes on."""
-        self.buffered = 0
-        """Bytes that the client's kernel has not taken."""
-        self.paused_s = 0.0
-        self.write_now: Callable[[bytes], bool | None] | None = None
-        """Writes to the client without a task's turn: True, its kernel has it; False, it is written but not all taken;
-        None, it could not be written. Spares about a sixth of the CPU time of an event."""
-        self._strip_usage = strip_usage
-        self._give_back = give_back
-        self._done = done
-        self._connection: Http1Connection | None = None
-        self._reused = False
-        self._chunks: deque[tuple[bytes, int]] = deque()
-        self._paused_at: float | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._over = False
-
-    def begin(
-        self, connection: Http1Connection, reused: bool, method: str, target: str, sent: Headers, body: bytes
-    ) -> float:
-        """Send the request and return the stamp of its last byte. Raises ConnectionError."""
-        self._connection, self._reused, self.stale = connection, reused, False
-        return connection.request(method, target, sent, body, self)
-
-    async def head(self) -> None:
-        """Wait for the status and headers, or for the failure to get them."""
-        while self.status is None and not self.stale and not self._over:
-            await self._wait()
-
-    async def next(self) -> tuple[bytes, int] | None:
-        """Bytes to write to the client, about 64 KiB at most, and for how many `taken` is to be said once its kernel has them.
-
-        No bytes but a size: `write_now` has written them already. None: no more will come.
-        """
-        while not self._chunks:
-            if self._over:
-                return None
-            await self._wait()
-        joined: list[bytes] = []
-        size = 0
-        while self._chunks and size < _WRITE_BYTES:
-            data, length = self._chunks.popleft()
-            joined.append(data)
-            size += length
-        return (joined[0] if len(joined) == 1 else b"".join(joined)), size
-
-    def taken(self, size: int) -> None:
-        """The client's kernel has these bytes."""
-        self.buffered -= size
-        if self._paused_at is not None and self.buffered <= BUFFER_LIMIT_BYTES // 2:
-            self._unpause()
-            if self._connection is not None:
-                self._connection.resume_reading()
-
-    def abort(self) -> None:
-        """Leave upstream at once; no more bytes come."""
-        if self._over:
-            return
-        if self._connection is not None:
-            self._connection.abort()
-        self._finish()
-
-    # loadgen.http1.ResponseHandler
-
-    def headers(self, status: int, headers: Headers, at: float) -> None:
-        self.headers_in = headers
-        self.status = status
-        if status == 200 and is_event_stream(headers):
-            self.scanner = EventScanner(strip_usage=self._strip_usage)
-        self._wake()
-
-    def body(self, data: bytes, at: float) -> None:
-        if self.scanner is not None:
-            data = self.scanner.feed(data, at)
-        self._buffer(data)
-
-    def end(self, at: float) -> None:
-        self.ended = at
-        if self.scanner is not None:
-            self._buffer(self.scanner.flush(at))
-        connection = self._connection
-        self._finish()
-        if connection is not None:
-            self._give_back(connection)
-
-    def failed(self, reason: str, at: float) -> None:
-        if self._reused and self._connection is not None and not self._connection.answered:
-            self.stale = True
-            self._wake()
-            return
-        self.cut = reason
-        self._finish()
-
-    def _buffer(self, data: bytes) -> None:
-        if not data:
-            return
-        if self.write_now is not None and not self.buffered:
-            written = self.write_now(data)
-            if written:
-                return
-            self._chunks.append((data if written is None else b"", len(data)))
-        else:
-            self._chunks.append((data, len(data)))
-        self.buffered += len(data)
-        if self.buffered > BUFFER_LIMIT_BYTES and self._paused_at is None and self._connection is not None:
-            self._paused_at = time.monotonic()
-            self._connection.pause_reading()
-        self._wake()
-
-    def _unpause(self) -> None:
-        if self._paused_at is not None:
-            self.paused_s += time.monotonic() - self._paused_at
-            self._paused_at = None
-
-    def _finish(self) -> None:
-        if self._over:
-            return
-        self._over = True
-        if self._paused_at is not None and self._connection is not None:
-            self._connection.resume_reading()  # it may be given back
-        self._unpause()
-        self._connection = None
-        self._done()
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        self._spare = None

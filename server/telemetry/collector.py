@@ -14,7 +14,7 @@ import msgspec
 from loadgen.capacity import Progress
 from loadgen.records import IntervalRecord, LoadRecord
 from loadgen.slo import CHAT, Slo
-from server.gateway.records import GatewayRecord
+from server.gateway.records import GatewayRecord, QueueRecord
 from server.telemetry import gateway_series, limit_seen
 from server.telemetry.aging import aged_readings, rounded
 from server.telemetry.dialects import Dialect
@@ -140,6 +140,9 @@ class Collector:
         self._gateway_inside.on_finished(record.done, record.done - record.accepted)
         if record.engine_queue_s is not None:
             self._exact = "in-band"
+
+    def on_line(self, record: QueueRecord) -> None:
+        self._gateway.on_line(record)
 
     def on_load(self, record: LoadRecord) -> None:
         now = self._clock()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from server.gateway.records import GatewayRecord
+from server.gateway.policy import order_in_words
+from server.gateway.records import GatewayRecord, QueueRecord
 from server.telemetry.aging import absent, aged, rounded_quantiles
 from server.telemetry.exposition import Sample
 from server.telemetry.snapshot import Queue, Value
@@ -21,9 +22,18 @@ GAUGES = (
     "oldest_wait_seconds",
     "max_in_flight",
     "max_queue",
+    "limit",
+    "tokens_in_flight",
+    "waiting_users",
 )
+NOT_ALWAYS = {
+    "token_budget": "the limit is not by tokens",
+    "estimated_wait_seconds": "no rate is known yet",
+    "drain_rate": "nothing has finished in this busy period",
+}
+"""Gauges that the gateway leaves out where they mean nothing, and why."""
 COUNTERS = ("requests_total", "requests_finished_total", "rejected_total")
-WANTED = frozenset(PREFIX + name for name in GAUGES + COUNTERS)
+WANTED = frozenset(PREFIX + name for name in (*GAUGES, *NOT_ALWAYS, *COUNTERS))
 
 SHARE_S = 30.0
 RATE_S = 10.0
@@ -42,6 +52,7 @@ class GatewaySeries:
         self._waits = SampleWindow(SHARE_S)
         self._inside: tuple[float, float] | None = None
         self._at: float | None = None
+        self._line: QueueRecord | None = None
 
     def add(self, at: float, samples: Iterable[Sample]) -> None:
         """Take one scrape. A counter without a child yet (no rejection so far) stands at 0 by its definition."""
@@ -57,8 +68,11 @@ class GatewaySeries:
                 outcome = sample.labels.get("outcome")
                 if outcome is not None:
                     outcomes[outcome] = outcomes.get(outcome, 0.0) + sample.value
-            elif name in GAUGES:
+            elif name in GAUGES or name in NOT_ALWAYS:
                 self._gauges[name] = (at, sample.value)
+        for name in NOT_ALWAYS:
+            if self._gauges.get(name, (at, 0.0))[0] != at:
+                del self._gauges[name]
         self._outcomes = {outcome: round(total) for outcome, total in outcomes.items()}
         if not counted:
             return
@@ -71,10 +85,15 @@ class GatewaySeries:
         if record.queued is not None and record.admitted is not None:
             self._waits.add(record.done, record.admitted - record.queued)
 
+    def on_line(self, record: QueueRecord) -> None:
+        """The gateway tells of its line while somebody waits, and of every change."""
+        self._line = record
+
     def gauge(self, name: str, now: float) -> Value:
         found = self._gauges.get(name)
         if found is None:
-            return absent("gateway", "no answer yet" if self._at is None else "not reported by the gateway")
+            why = NOT_ALWAYS.get(name, "not reported by the gateway")
+            return absent("gateway", "no answer yet" if self._at is None else why)
         return aged(found[1], "gateway", at=found[0], now=now)
 
     def inside(self, now: float) -> float | None:
@@ -85,10 +104,10 @@ class GatewaySeries:
         return None if self._inside is None else aged(self._inside[1], "gateway", at=self._inside[0], now=now).v
 
     def queue(self, url: str, policy: str, now: float) -> Queue:
-        arrived = self._arrived.latest
+        arrived, line = self._arrived.latest, self._line
         return Queue(
             url=url,
-            policy=policy,
+            policy=policy if line is None else order_in_words(line.policy),
             depth=self.gauge("queue_depth", now),
             in_flight=self.gauge("in_flight", now),
             max_in_flight=self.gauge("max_in_flight", now),
@@ -103,6 +122,16 @@ class GatewaySeries:
             connections=self.gauge("connections", now),
             arrived_total=0 if arrived is None else round(arrived[1]),
             outcomes=self._outcomes,
+            rules=None if line is None else line.policy,
+            why="" if line is None else line.why,
+            first=[] if line is None else line.first,
+            first_age_s=None if line is None or not line.waiting else max(0.0, now - line.at),
+            limit=self.gauge("limit", now),
+            token_budget=self.gauge("token_budget", now),
+            tokens_in_flight=self.gauge("tokens_in_flight", now),
+            estimated_wait_s=self.gauge("estimated_wait_seconds", now),
+            drain_per_s=self.gauge("drain_rate", now),
+            users_waiting=self.gauge("waiting_users", now),
         )
 
     def _oldest(self, now: float) -> Value:

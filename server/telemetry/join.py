@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -73,7 +74,7 @@ class Join:
     (a slow reader's record, a batch of spans) seals it again with more known, in its old place, so nothing is counted twice.
     """
 
-    def __init__(self, *, keep: int = 2_000, keep_s: float = 60.0, limit: int = 20_000) -> None:
+    def __init__(self, *, keep: int = 4_000, keep_s: float = 60.0, limit: int = 20_000) -> None:
         """Sealed requests stay for `keep_s` and at least the last `keep` do; `limit` bounds everything that is held."""
         self.expects_load = False
         """Our load generator runs, so a gateway record waits for its client's."""
@@ -197,6 +198,7 @@ def joined(gateway: GatewayRecord | None, load: RequestRecord | None, times: Eng
             e2e_s=load.e2e_s,
             stages=stages,
             exact=gateway is not None and (engine is not None or gateway.admitted is None),
+            **_queued(gateway),
         )
     assert gateway is not None
     expired = "error" if gateway.admitted is not None else "rejected"
@@ -212,7 +214,25 @@ def joined(gateway: GatewayRecord | None, load: RequestRecord | None, times: Eng
         e2e_s=gateway.done - gateway.accepted,
         stages=stages,
         exact=engine is not None or gateway.admitted is None,
+        **_queued(gateway),
     )
+
+
+def _queued(gateway: GatewayRecord | None) -> dict[str, Any]:
+    """What the gateway's queue knew of it, as fields of a JoinedRequest."""
+    if gateway is None:
+        return {}
+    sent, admitted = gateway.upstream_sent, gateway.admitted
+    return {
+        "trace_id": gateway.trace_id,
+        "user": gateway.user,
+        "priority": gateway.priority,
+        "tokens": gateway.tokens,
+        "behind": gateway.behind,
+        "waited_for": gateway.why,
+        "order": gateway.order,
+        "dispatch_s": None if sent is None or admitted is None else sent - admitted,
+    }
 
 
 def gateway_ttft_s(record: GatewayRecord) -> float | None:

@@ -13,6 +13,9 @@ import msgspec
 from loadgen.capacity import Progress
 from loadgen.profile import Profile
 from loadgen.slo import CHAT, Slo
+from server.config import EngineKnobs
+from server.gateway.policy import Policy
+from server.gateway.records import QueuedRequest
 
 SCHEMA_VERSION = 1
 
@@ -166,6 +169,8 @@ class Engine(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     start: ColdStart = ColdStart()
     log_tail: list[str] = []
     """The last lines of its log, oldest first, if it is our own engine; routes and other noise left out."""
+    knobs: EngineKnobs = EngineKnobs()
+    """What of its own scheduling it was told."""
 
 
 class People(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
@@ -240,6 +245,23 @@ class Queue(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     connections: Value = ABSENT
     arrived_total: int = 0
     outcomes: dict[str, int] = {}
+    rules: Policy | None = None
+    """The whole policy in force, as the gateway says; `policy` is its order in a word or two."""
+    why: str = ""
+    """What the next one waits for: engine, slots, adaptive, tokens (a long one at the head, though a slot is free); empty
+    when nobody waits."""
+    first: list[QueuedRequest] = []
+    """The next to go, in order, at most 20; waits as they were `first_age_s` ago."""
+    first_age_s: float | None = None
+    limit: Value = ABSENT
+    """How many may be in flight now; less than `max_in_flight` under the adaptive limit."""
+    token_budget: Value = ABSENT
+    tokens_in_flight: Value = ABSENT
+    estimated_wait_s: Value = ABSENT
+    """What waits over the drain rate."""
+    drain_per_s: Value = ABSENT
+    """Requests the engine finishes per second, of its busy period and at most 30 s."""
+    users_waiting: Value = ABSENT
 
 
 class Feel(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
@@ -507,6 +529,20 @@ class JoinedRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     stages: dict[str, float] = {}
     """Stage name -> seconds, in order; see `server.telemetry.join.STAGES`."""
     exact: bool = False
+    trace_id: str = ""
+    user: str = ""
+    """Whom a fair order counted it to."""
+    priority: int = 0
+    tokens: int | None = None
+    """Prompt and reply at most, as the admission reckoned."""
+    behind: int = 0
+    """How many others waited when it began to."""
+    waited_for: str = ""
+    """What the next one waited for then: engine, slots, adaptive, tokens; empty when it went at once."""
+    order: str = ""
+    """Of the policy in force when its wait ended."""
+    dispatch_s: float | None = None
+    """Admitted -> last byte sent upstream; the first part of `front end`."""
 
 
 snapshot_encoder = msgspec.json.Encoder()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from server.config import StackSettings
+from server.config import EngineKnobs, StackSettings
 from server.engine.device import Gpu, Machine, parse_nvidia_smi
 from server.engine.environment import CLI_ENTRY, EngineEnvironment, parse_version
 from server.engine.errors import EngineError
@@ -113,6 +113,20 @@ def test_what_a_person_passes_on_comes_last_and_is_believed() -> None:
     assert launch(environment("0.32.0"), max_num_seqs=32, max_model_len=1024).max_num_seqs == 32
 
 
+def test_knobs_are_vllms_own_and_a_persons_arguments_win() -> None:
+    knobs = EngineKnobs(
+        scheduling_policy="priority", max_num_batched_tokens=512, chunked_prefill=False, max_num_queued_reqs=9
+    )
+    planned = launch(environment("0.32.0"), knobs=knobs, engine_args=["--max-num-batched-tokens", "64"])
+    assert value(planned, "--scheduling-policy") == "priority"
+    assert value(planned, "--max-num-queued-reqs") == "9"
+    assert "--no-enable-chunked-prefill" in planned.argv
+    assert [each for each in planned.argv if each in {"512", "64"}][-1] == "64"
+    assert "--enable-chunked-prefill" in launch(environment("0.32.0"), knobs=EngineKnobs(chunked_prefill=True)).argv
+    unset = launch(environment("0.32.0")).argv
+    assert not any("prefill" in each or "queued" in each or "scheduling" in each for each in unset)
+
+
 def test_a_short_model_bounds_the_context() -> None:
     short = Model(kind="folder", display="m", source="/m", context_tokens=1024)
     assert launch(environment("0.32.0"), model=short).max_model_len == 1024
@@ -144,6 +158,7 @@ def test_where_to_reach_it(host: str, url: str) -> None:
         (environment("0.32.0"), H100, {"device": "cpu"}, "built for NVIDIA GPUs"),
         (environment("0.32.0", "cpu"), H100, {"device": "cuda"}, "built for the CPU"),
         (environment("0.32.0", entries=[]), H100, {}, "no server that can be started"),
+        (environment("0.31.0"), H100, {"knobs": EngineKnobs(max_num_queued_reqs=9)}, "no --max-num-queued-reqs"),
     ],
 )
 def test_what_cannot_run_is_one_sentence(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,9 +14,15 @@ from typing import Any
 
 import httpx
 
+from server.gateway.access import Access
+from server.gateway.client import STALL_S
 from server.gateway.listener import Listener, bind
+from server.gateway.policy import Policy
 from server.gateway.records import EngineState, GatewayRecord
 from server.gateway.relay import Gateway
+
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Plain HTTP only: setting TLS up takes httpx longer than a whole test."""
 
 
 async def until(condition: Callable[[], Any], bound_s: float = 10.0) -> None:
@@ -97,6 +104,32 @@ async def streams(asked: Asked) -> None:
     await asked.stream(STREAM)
 
 
+class Gate:
+    """A script whose requests all wait, in the order in which they came, until they are let through."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, asyncio.Event] = {}
+        self.came: list[str] = []
+        self.all_open = False
+
+    async def __call__(self, asked: Asked) -> None:
+        name = asked.headers["x-request-id"]
+        self.came.append(name)
+        self.waiting[name] = asyncio.Event()
+        if not self.all_open:
+            await self.waiting[name].wait()
+        await streams(asked)
+
+    def open(self, name: str) -> None:
+        self.waiting[name].set()
+
+    def open_all(self) -> None:
+        """Those who wait and those who come."""
+        self.all_open = True
+        for event in self.waiting.values():
+            event.set()
+
+
 class FakeEngine:
     """Answers every request by `script`; a script that returns without a whole response closes the connection itself."""
 
@@ -123,12 +156,14 @@ class FakeEngine:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        self.connections += 1
-        self.open += 1
-        number = self.connections
+        number = 0
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
+                if not number:  # one that was only opened ahead is none yet
+                    self.connections += 1
+                    self.open += 1
+                    number = self.connections
                 first, *lines = head.decode("latin-1").split("\r\n")[:-2]
                 method, target, _ = first.split(" ")
                 headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
@@ -150,7 +185,7 @@ class FakeEngine:
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
-            self.open -= 1
+            self.open -= number > 0
             writer.transport.abort()
             self._tasks.discard(task)
 
@@ -187,16 +222,22 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    engine_url: str, *, max_in_flight: int = 8, max_queue: int = 16, engine_state: EngineState = "ready"
+    engine_url: str,
+    *,
+    engine_state: EngineState = "ready",
+    access: Access | None = None,
+    stall_s: float = STALL_S,
+    **policy: Any,
 ) -> AsyncIterator[Running]:
     records: list[GatewayRecord] = []
     gateway = Gateway(
         engine_url=engine_url,
-        max_in_flight=max_in_flight,
-        max_queue=max_queue,
+        policy=Policy(**{"max_in_flight": 8, "max_queue": 16, **policy}),
         engine_state=engine_state,
         sink=records.append,
         connections=lambda: listener.connections,
+        access=access,
+        stall_s=stall_s,
     )
     sock = bind("127.0.0.1", 0)
     port: int = sock.getsockname()[1]
@@ -204,7 +245,7 @@ async def running(
     serving = asyncio.create_task(listener.run_until_stopped())
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{port}", timeout=20.0, limits=limits, trust_env=False
+        base_url=f"http://127.0.0.1:{port}", timeout=20.0, limits=limits, trust_env=False, verify=_NO_TLS
     ) as http:
         try:
             yield Running(gateway, records, port, http)
@@ -241,3 +282,12 @@ async def open_raw(
     writer.write(head.encode() + body)
     await writer.drain()
     return reader, writer
+
+
+async def slow_reader(port: int, request_id: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client with next to no buffers, which therefore takes next to nothing until the test reads."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+    return await open_raw(port, request_id, sock=sock, limit=1024)

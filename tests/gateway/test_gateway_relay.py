@@ -240,7 +240,7 @@ async def test_connections_are_kept_and_a_stale_one_is_replaced_once() -> None:
         assert [asked.connection for asked in engine.asked] == [1, 1, 1, 2]
         assert engine.asked[3].headers["x-request-id"] == "r2"
         assert [record.outcome for record in run.records] == ["completed"] * 3
-        assert run.gateway.admission.counts().finished == 3
+        assert run.gateway.admission.counts().completed == 3
 
 
 async def test_a_kept_connection_that_had_begun_to_answer_is_not_asked_again() -> None:
