@@ -39,7 +39,7 @@ DEEDS: tuple[Deed, ...] = (
         "Add slow readers, a quarter as many as there are people, or send them home",
         "load",
     ),
-    Deed("restart", "c", "c", "cold restart", "Restart the engine and watch the stages of its start", "load"),
+    Deed("restart", "c", "c", "cold restart", "Restart the engine, in the kind of cold you choose", "load"),
     Deed("people(1)", "plus,equals_sign", "+ -", "people", "More people, or fewer with -", "load", title="more people"),
     Deed("people(-1)", "minus,underscore", "-", "fewer people", "Fewer people", "load", rank=0),
     Deed("freeze", "space", "space", "freeze", "Let the display stand still; collecting goes on"),
