@@ -32,7 +32,7 @@ from console.panels.anatomy import agrees
 from server import commands
 from server.client import StackClient, StackError
 from server.config import default_paths
-from server.engine.coldstart import FIRST_TOKEN
+from server.engine.coldstart import FIRST_TOKEN, ORDER
 from server.engine.comparison import init_measured_s, took
 from server.telemetry.snapshot import ColdStart, Snapshot
 
@@ -140,13 +140,11 @@ def report(title: str, snapshot: Snapshot, estimates: list[tuple[float, float]])
 
 def compare(kinds: dict[str, list[ColdStart]]) -> None:
     """One table: a column a kind, the median of its starts."""
-    names: list[str] = []
-    for starts in kinds.values():
-        for start in starts:
-            names += [stage.name for stage in start.stages if stage.name not in names]
+    seen = {stage.name for starts in kinds.values() for start in starts for stage in start.stages}
+    names = [name for name in ORDER if name in seen]
     print(f"\n### The kinds compared, seconds\n\n| stage | {' | '.join(kinds)} |\n|{'---|' * (len(kinds) + 1)}")
     for name in names:
-        cells = []
+        cells: list[str] = []
         for starts in kinds.values():
             found = [t for start in starts for s in start.stages if s.name == name and (t := took(s)) is not None]
             cells.append(f"{statistics.median(found):.1f}" if found else "")

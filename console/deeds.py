@@ -113,7 +113,7 @@ DEEDS: tuple[Deed, ...] = (
         "load",
         rank=3,
     ),
-    Deed("restart", "c", "c", "cold restart", "Restart the engine and watch the stages of its start", "load", rank=4),
+    Deed("restart", "c", "c", "cold restart", "Restart the engine, in the kind of cold you choose", "load", rank=4),
     Deed(
         "people(1)",
         "plus,equals_sign",

@@ -47,8 +47,8 @@ KINDS: dict[KindName, Kind] = {
     "compile": Kind(
         "compile",
         "compile-cold",
-        "the processes, and every compiled graph and kernel: the caches of vLLM, Inductor and Triton are new, empty folders"
-        " (yours stay as they are)",
+        "the processes, compiled graphs and kernels, and what vLLM noted of the model's class: the caches of vLLM, Inductor"
+        " and Triton are new, empty folders (yours stay as they are)",
         "weights and code in memory, the GPU driver's and FlashInfer's own caches",
     ),
     "disk": Kind(

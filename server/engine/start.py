@@ -16,7 +16,7 @@ TAIL_LINES = 8
 TAIL_CHARACTERS = 180
 _NOISE = re.compile(r"Route: /|Available routes are|% Completed|\d+%\||^[^A-Za-z]*$")
 """Routes, progress bars, and the lines of the banner that hold no word."""
-EAGER = "this engine runs eagerly: there is nothing compiled to be cold"
+EAGER = "this engine runs eagerly: nothing is compiled, only the model's inspection is cold"
 
 
 class Start:
