@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.tour import draw, say
+from bench.tour import draw, people_profile, say
 from loadgen.capacity import Progress
 from server import commands, results
 from server.client import StackClient
@@ -30,8 +30,7 @@ SCREEN_KEY = "5"
 
 def search(client: StackClient, out: Path, number: int, cap_s: float, *, careful: bool) -> Progress:
     """One search from its start to its end, with pictures."""
-    profile = client.snapshot().people.profile
-    assert profile is not None
+    profile = people_profile(client)
     client.send(commands.Ask(msgspec.structs.replace(profile, seed=profile.seed + 100 * number)))
     answer = client.send(commands.Capacity(cap_s=cap_s, careful=careful))
     if not answer.ok:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.tour import people_profile, say
 from loadgen.behaviours import Manners, Patience, apportion
 from loadgen.profile import Profile
 from loadgen.prompts import Mix, Sampling
@@ -29,10 +30,6 @@ from server import commands
 from server.client import StackClient
 from server.config import default_paths
 from server.telemetry.snapshot import Snapshot
-
-
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 class Bench:
@@ -134,7 +131,7 @@ def main() -> int:
     if subprocess.run([*cli, "up", "--wait", "--no-discover", "--people", "0", *options.up], check=False).returncode:
         return 1
     try:
-        everyday = client.snapshot().people.profile or Profile()
+        everyday = people_profile(client)
         sampling = Sampling(ignore_eos=True, cache_salt=f"bench-{time.time_ns():x}")
         profile = msgspec.structs.replace(everyday, think_s=1.0, sampling=sampling)
         say("accounts: one stream, some people, people who leave")

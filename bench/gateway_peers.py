@@ -119,9 +119,9 @@ def child(
             family = psutil.Process(process.pid).children(recursive=True)
         process.stdin.close()
         process.terminate()
-        for held in (process, *family):  # a process at rest does not end
-            with contextlib.suppress(psutil.Error, ProcessLookupError):
-                os.kill(held.pid, signal.SIGCONT)
+        for pid in [process.pid, *(one.pid for one in family)]:  # a process at rest does not end
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
         try:
             process.wait(END_S)
         except subprocess.TimeoutExpired:

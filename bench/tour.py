@@ -22,6 +22,7 @@ import msgspec
 
 from console.app import CockpitApp
 from console.sources.live import LiveSource
+from loadgen.profile import Profile
 from server import commands
 from server.client import StackClient, StackError
 from server.config import default_paths
@@ -32,6 +33,16 @@ SIZE = (160, 48)
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def people_profile(client: StackClient) -> Profile:
+    """What the people ask, once the load generator has told so: a moment after the engine is ready."""
+    end = time.monotonic() + 30
+    while (profile := client.snapshot().people.profile) is None:
+        if time.monotonic() > end:
+            raise SystemExit("the load generator tells nothing")
+        time.sleep(0.2)
+    return profile
 
 
 async def draw(client: StackClient, path: Path, keys: list[str], size: tuple[int, int] = SIZE) -> None:
