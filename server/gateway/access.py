@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Iterable
 
 from server.gateway.inbound import Headers
-from server.gateway.refusal import RefusedError
+from server.gateway.refusal import Refusal
 
 COMPLETION_ROUTES = frozenset(("/v1/chat/completions", "/v1/completions"))
 OTHER_ROUTES = frozenset(("/v1/models", "/health", "/metrics"))
@@ -27,17 +27,17 @@ class Access:
         """The client's Authorization is for us, and none of the engine's business."""
         return self._key is not None
 
-    def check(self, method: str, path: str, headers: Headers) -> RefusedError | None:
+    def check(self, method: str, path: str, headers: Headers) -> Refusal | None:
         """Why it stays out; None when it may come in."""
         if not self._knows_host(headers):
-            return RefusedError(421, "unknown_host", "This gateway does not go by that name.")
+            return Refusal(421, "unknown_host", "This gateway does not go by that name.")
         wanted = "POST" if path in COMPLETION_ROUTES else "GET" if path in OTHER_ROUTES else None
         if wanted is None:
-            return RefusedError(404, "not_found", f"There is no {path} here.")
+            return Refusal(404, "not_found", f"There is no {path} here.")
         if method != wanted:
-            return RefusedError(405, "method_not_allowed", f"{path} takes {wanted} only.")
+            return Refusal(405, "method_not_allowed", f"{path} takes {wanted} only.")
         if self._key is not None and path.startswith("/v1/") and not self._has_key(headers, self._key):
-            return RefusedError(401, "unauthorized", "The API key is missing or wrong.")
+            return Refusal(401, "unauthorized", "The API key is missing or wrong.")
         return None
 
     def _knows_host(self, headers: Headers) -> bool:
@@ -52,7 +52,7 @@ class Access:
         return len(given) == 1 and hmac.compare_digest(given[0], key)
 
 
-def allow(refused: RefusedError, path: str) -> Headers:
+def allow(refused: Refusal, path: str) -> Headers:
     """The headers that belong to its status."""
     if refused.status == 405:
         return [(b"allow", b"POST" if path in COMPLETION_ROUTES else b"GET")]

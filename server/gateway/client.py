@@ -10,7 +10,15 @@ from starlette.types import Receive, Scope, Send
 
 from server.gateway.inbound import Headers
 from server.gateway.listener import EXTENSION, ClientProtocol
-from server.gateway.refusal import BODY_LATE, MAX_BODY_BYTES, REASON_HEADER, TOO_LARGE, RefusedError, error_document
+from server.gateway.refusal import (
+    BODY_LATE,
+    MAX_BODY_BYTES,
+    REASON_HEADER,
+    TOO_LARGE,
+    Refusal,
+    RefusedError,
+    error_document,
+)
 
 BODY_TIMEOUT_S = 30.0
 """Between two parts of a body."""
@@ -62,14 +70,14 @@ class Client:
                 async with asyncio.timeout(BODY_TIMEOUT_S):
                     message = await self._receive()
             except TimeoutError:
-                raise BODY_LATE from None
+                raise RefusedError(BODY_LATE) from None
             if message["type"] == "http.disconnect":
                 raise ClientLeftError
             part: bytes = message.get("body", b"")
             parts.append(part)
             size += len(part)
             if size > MAX_BODY_BYTES:
-                raise TOO_LARGE
+                raise RefusedError(TOO_LARGE)
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -133,7 +141,7 @@ class Client:
         await self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
         await self.finish(body)
 
-    async def refuse(self, refused: RefusedError, headers: Headers) -> None:
+    async def refuse(self, refused: Refusal, headers: Headers) -> None:
         """An error in OpenAI's shape, with its machine-readable reason."""
         fields = [(b"content-type", b"application/json"), (REASON_HEADER, refused.reason.encode("ascii")), *headers]
         if refused.retry_after_s is not None:

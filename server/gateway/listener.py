@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server.gateway.inbound import Headers
-from server.gateway.refusal import REASON_HEADER, RefusedError, error_document
+from server.gateway.refusal import REASON_HEADER, Refusal, error_document
 
 SEND_BUFFER_BYTES = 16 * 1024
 """SO_SNDBUF of every client's socket (the kernel doubles it): a slow reader shows early, not after megabytes."""
@@ -35,9 +35,9 @@ IDLE_TIMEOUT_S = 75.0
 """Of a connection on which nothing was asked yet, or nothing more; well over what clients keep theirs for, so that it is
 they who close."""
 
-_HEAD_TOO_LARGE = RefusedError(431, "headers_too_large", f"The headers are larger than {MAX_HEAD_BYTES >> 10} KiB.")
-_HEAD_LATE = RefusedError(408, "headers_timeout", "The request's headers did not come.")
-_NOT_HTTP = RefusedError(400, "bad_request", "This is not a valid HTTP request.")
+_HEAD_TOO_LARGE = Refusal(431, "headers_too_large", f"The headers are larger than {MAX_HEAD_BYTES >> 10} KiB.")
+_HEAD_LATE = Refusal(408, "headers_timeout", "The request's headers did not come.")
+_NOT_HTTP = Refusal(400, "bad_request", "This is not a valid HTTP request.")
 
 
 class ClientProtocol(HttpToolsProtocol):
@@ -121,7 +121,7 @@ class ClientProtocol(HttpToolsProtocol):
         self.gone = asyncio.Event()
         self._reading_head = False
         self._head_bytes = 0
-        self._refused: RefusedError | None = None
+        self._refused: Refusal | None = None
         self._timer: asyncio.TimerHandle | None = self.loop.call_later(IDLE_TIMEOUT_S, self._give_up, None)
         transport.set_write_buffer_limits(high=0)
 
@@ -182,7 +182,7 @@ class ClientProtocol(HttpToolsProtocol):
             self._timer.cancel()
         self._timer = None if seconds is None else self.loop.call_later(seconds, self._give_up, _HEAD_LATE)
 
-    def _give_up(self, why: RefusedError | None) -> None:
+    def _give_up(self, why: Refusal | None) -> None:
         """Close the connection, and say why where no response is under way that it would break into."""
         responding = self.cycle is not None and not self.cycle.response_complete
         if responding and why is _HEAD_LATE:

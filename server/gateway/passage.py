@@ -10,7 +10,7 @@ from server.gateway.clock import StageClock, judge
 from server.gateway.exchange import Exchange
 from server.gateway.limiter import Sample
 from server.gateway.order import Ticket
-from server.gateway.refusal import DEADLINE, RefusedError
+from server.gateway.refusal import DEADLINE, Refusal
 from server.gateway.sse import Told
 from server.gateway.tokens import Size
 
@@ -32,7 +32,7 @@ class Passage:
         self.over = False
         """Its outcome is known; what is left is to hand the rest to the client."""
         self._task = asyncio.current_task()
-        self._interruption: RefusedError | None = None
+        self._interruption: Refusal | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -56,19 +56,19 @@ class Passage:
             delay_s = max(0.0, deadline - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(delay_s, self.interrupt, DEADLINE)
 
-    def interrupt(self, why: RefusedError) -> None:
+    def interrupt(self, why: Refusal) -> None:
         """Break it off, wherever it is, unless it is being broken off or only its last bytes are still to be read."""
         if self._interruption is None and not (self.over and why is DEADLINE) and self._task is not None:
             self._interruption = why
             self._task.cancel()
 
-    def take_interruption(self) -> RefusedError | None:
+    def take_interruption(self) -> Refusal | None:
         """Why the task was cancelled, which is thereby undone; None: it was not us."""
         if self._interruption is not None and self._task is not None:
             self._task.uncancel()
         return self._interruption
 
-    def refused(self, why: RefusedError) -> None:
+    def refused(self, why: Refusal) -> None:
         """It ends with an error of ours."""
         self.over = True
         admitted = self.clock.admitted is not None

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from server.gateway.admission import RejectReason
 
 ERROR_TYPES = {
@@ -23,22 +25,28 @@ REASON_HEADER = b"x-spark-reason"
 MAX_BODY_BYTES = 16 * 1024 * 1024
 
 
+class Refusal(msgspec.Struct, frozen=True):
+    """An error of ours."""
+
+    status: int
+    reason: str
+    message: str
+    retry_after_s: int | None = None
+    """Whole seconds, at least 1."""
+
+
 class RefusedError(Exception):
-    """This request gets an error of ours."""
+    """This request gets an error of ours. Raised anew each time: an exception that is raised again remembers every frame."""
 
-    def __init__(self, status: int, reason: str, message: str, retry_after_s: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.retry_after_s = retry_after_s
-        """Whole seconds, at least 1."""
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
 
 
-def rejected(reason: RejectReason, retry_after_s: int) -> RefusedError:
+def rejected(reason: RejectReason, retry_after_s: int) -> Refusal:
     """As the admission decided."""
     status = 503 if reason.startswith("engine_") else 429
-    return RefusedError(status, reason, _REJECTIONS[reason], retry_after_s)
+    return Refusal(status, reason, _REJECTIONS[reason], retry_after_s)
 
 
 def error_document(status: int, reason: str, message: str) -> bytes:
@@ -61,8 +69,8 @@ _REJECTIONS: dict[RejectReason, str] = {
     "engine_asleep": "The engine is asleep; try again later.",
 }
 
-TOO_LARGE = RefusedError(413, "body_too_large", f"The request body is larger than {MAX_BODY_BYTES >> 20} MiB.")
-BODY_LATE = RefusedError(408, "body_timeout", "The request body did not come.")
-STOPPING = RefusedError(503, "gateway_stopping", "The gateway is stopping.", 5)
-INTERNAL = RefusedError(500, "internal_error", "The gateway failed; its log says why.")
-DEADLINE = RefusedError(504, "deadline", "The request's deadline passed.")
+TOO_LARGE = Refusal(413, "body_too_large", f"The request body is larger than {MAX_BODY_BYTES >> 20} MiB.")
+BODY_LATE = Refusal(408, "body_timeout", "The request body did not come.")
+STOPPING = Refusal(503, "gateway_stopping", "The gateway is stopping.", 5)
+INTERNAL = Refusal(500, "internal_error", "The gateway failed; its log says why.")
+DEADLINE = Refusal(504, "deadline", "The request's deadline passed.")

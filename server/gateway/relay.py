@@ -62,6 +62,7 @@ from server.gateway.refusal import (
     MAX_BODY_BYTES,
     STOPPING,
     TOO_LARGE,
+    Refusal,
     RefusedError,
     rejected,
 )
@@ -203,9 +204,9 @@ class Gateway:
     async def _attempt(self, client: Client, passage: Passage, scope: Scope) -> None:
         try:
             await self._serve(client, passage, scope)
-        except RefusedError as refused:
-            passage.refused(refused)
-            await refuse(client, passage, refused)
+        except RefusedError as error:
+            passage.refused(error.refusal)
+            await refuse(client, passage, error.refusal)
         except asyncio.CancelledError:
             why = passage.take_interruption()
             if why is None:
@@ -240,15 +241,15 @@ class Gateway:
     async def _read(self, client: Client, passage: Passage, headers: Headers) -> Asked:
         """The body, checked, and what the admission is to know of it."""
         if self._stopping:
-            raise STOPPING
+            raise RefusedError(STOPPING)
         if (declared_length(headers) or 0) > MAX_BODY_BYTES:
-            raise TOO_LARGE
+            raise RefusedError(TOO_LARGE)
         clock = passage.clock
         try:
             asked = read_request(await client.body())
             seconds = patience_s(headers)
         except BadBodyError as error:
-            raise RefusedError(400, "bad_request", str(error)) from None
+            raise RefusedError(Refusal(400, "bad_request", str(error))) from None
         if seconds is None:
             seconds = self.admission.policy.deadline_s
         passage.size = asked.size
@@ -275,9 +276,9 @@ class Gateway:
                 await self._keep_alive(client, passage)
         decision = await passage.turn
         if isinstance(decision, Expire):
-            raise DEADLINE
+            raise RefusedError(DEADLINE)
         if isinstance(decision, Reject):
-            raise rejected(decision.reason, decision.retry_after_s)
+            raise RefusedError(rejected(decision.reason, decision.retry_after_s))
 
     async def _keep_alive(self, client: Client, passage: Passage) -> None:
         """Until its turn, and for as long as the policy has it so, give a stream that waits a comment now and then."""
@@ -303,14 +304,14 @@ class Gateway:
                 state = self.admission.engine
                 reason = f"engine_{'down' if state == 'ready' else state}"
                 retry_after_s = self.admission.retry_after_s(time.monotonic())
-                raise RefusedError(503, reason, "The engine does not answer.", retry_after_s) from error
+                raise RefusedError(Refusal(503, reason, "The engine does not answer.", retry_after_s)) from error
             if clock is not None:
                 clock.upstream_sent = stamp
             await exchange.head()
             if not exchange.stale:
                 break
         if exchange.status is None:
-            raise RefusedError(502, "upstream_error", f"The engine broke off: {exchange.cut}.")
+            raise RefusedError(Refusal(502, "upstream_error", f"The engine broke off: {exchange.cut}."))
 
     # What does not queue
 
@@ -331,15 +332,15 @@ class Gateway:
                         await self._send_upstream(exchange, "GET", _target(scope), sent, b"")
                         body = await whole(exchange)
                         if exchange.cut is not None or exchange.status is None:
-                            raise RefusedError(502, "upstream_error", f"The engine broke off: {exchange.cut}.")
-                    except RefusedError as refused:
-                        await client.refuse(refused, echo)
+                            raise RefusedError(Refusal(502, "upstream_error", f"The engine broke off: {exchange.cut}."))
+                    except RefusedError as error:
+                        await client.refuse(error.refusal, echo)
                     else:
                         kept = response_headers(exchange.headers_in, ids.request_id, keep_length=False)
                         await client.answer(exchange.status, body, kept)
         except TimeoutError:
             if client.status is None:
-                await client.refuse(RefusedError(504, "upstream_timeout", "The engine does not answer."), echo)
+                await client.refuse(Refusal(504, "upstream_timeout", "The engine does not answer."), echo)
         finally:
             exchange.abort()
 

@@ -7,7 +7,7 @@ from server.gateway.clock import judge
 from server.gateway.exchange import Exchange
 from server.gateway.inbound import response_headers
 from server.gateway.passage import Passage
-from server.gateway.refusal import MAX_BODY_BYTES, REASON_HEADER, RefusedError, error_event
+from server.gateway.refusal import MAX_BODY_BYTES, REASON_HEADER, Refusal, error_event
 from server.gateway.sse import read_body
 
 
@@ -84,7 +84,7 @@ async def _relay_late(client: Client, passage: Passage, exchange: Exchange) -> N
         await client.finish(b"".join(b"data: %b\n" % line for line in body.splitlines()) + b"\n")
 
 
-async def break_off(client: Client, passage: Passage, why: RefusedError) -> None:
+async def break_off(client: Client, passage: Passage, why: Refusal) -> None:
     """End a response that cannot go on, however far it came."""
     exchange = passage.exchange
     streams = exchange is not None and exchange.scanner is not None and not exchange.buffered
@@ -98,7 +98,7 @@ async def break_off(client: Client, passage: Passage, why: RefusedError) -> None
         await client.reset()
 
 
-async def refuse(client: Client, passage: Passage, refused: RefusedError) -> None:
+async def refuse(client: Client, passage: Passage, refused: Refusal) -> None:
     if passage.exchange is not None:
         passage.exchange.abort()
     if client.status is not None:  # a stream that was kept alive while it waited
