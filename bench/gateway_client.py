@@ -54,6 +54,8 @@ class Job(msgspec.Struct, frozen=True):
     engine_url: str
     api_key: str | None
     pids: list[int]
+    """Of what is measured."""
+    engine_pid: int
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +76,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     client_share: float
     """Of one core, 0..1."""
     server_share: float
+    others_share: float
+    """What everything else on this machine used, of one core; the kernel's work between processes is in it."""
     load_average: float
     """Of the machine, when it began."""
 
@@ -82,7 +86,22 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.failed) or (self.delay_ms.p99 or 0.0) > LATE_MS
 
 
-def cpu_s(pids: Sequence[int]) -> float:
+class Used(msgspec.Struct, frozen=True):
+    """CPU seconds so far."""
+
+    measured: float
+    ours: float
+    """With client and server."""
+    machine: float
+
+
+def used_by_now(job: Job) -> Used:
+    measured = _cpu_s(job.pids)
+    whole = psutil.cpu_times()
+    return Used(measured, measured + _cpu_s([job.engine_pid, os.getpid()]), sum(whole) - whole.idle - whole.iowait)
+
+
+def _cpu_s(pids: Sequence[int]) -> float:
     return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
 
 
@@ -101,7 +120,7 @@ async def measure(job: Job) -> Row:
     window = (begun + START_S + TTFT_S, end)
     asked: list[StreamedRequest] = []
     records: list[RequestRecord] = []
-    used: list[float] = []
+    used: list[Used] = []
 
     async def stream(number: int) -> None:
         due = begun + number / load.streams * START_S
@@ -116,7 +135,7 @@ async def measure(job: Job) -> Row:
     async def watch_cpu() -> None:
         for moment in window:
             await sleep_until(moment)
-            used.append(cpu_s(job.pids))
+            used.append(used_by_now(job))
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(watch_cpu())
@@ -134,10 +153,12 @@ async def measure(job: Job) -> Row:
         if one.token_at and true.written and (at := sent[one.call.request_id]) is not None
     ]
     delay = [(at - wrote) * 1e3 for one, true in pairs for at, wrote in zip(one.token_at, true.written, strict=False)]
-    spent_s = used[1] - used[0] if job.pids else None
+    before, after = used
+    spent_s = after.measured - before.measured if job.pids else None
+    others_s = after.machine - before.machine - (after.ours - before.ours)
     return Row(
         requests=len(asked),
-        failed=dict(Counter(record.reason for record in records if record.outcome != "ok")),
+        failed=dict(Counter(record.reason.partition(" within ")[0] for record in records if record.outcome != "ok")),
         overhead_ms=Distribution.of(overhead),
         delay_ms=Distribution.of(delay),
         events_per_s=events / (window[1] - window[0]),
@@ -145,6 +166,7 @@ async def measure(job: Job) -> Row:
         per_cpu_s=events / spent_s if spent_s else None,
         client_share=own_s / wall_s,
         server_share=(served.cpu_s - warm.cpu_s) / wall_s,
+        others_share=max(0.0, others_s / (window[1] - window[0])),
         load_average=load_average,
     )
 

@@ -149,12 +149,12 @@ def await_port(port: int, process: subprocess.Popen[bytes], out: Path) -> None:
 
 
 @contextlib.contextmanager
-def known_server(core: int, scratch: Path) -> Iterator[str]:
-    """The URL of a server that does what each request's body says and stamps its writes."""
+def known_server(core: int, scratch: Path) -> Iterator[System]:
+    """A server that does what each request's body says and stamps its writes."""
     port, out = free_port(), scratch / "known.log"
     with child([sys.executable, "-m", "loadgen.known", "--port", str(port)], core, out) as process:
         await_port(port, process, out)
-        yield f"http://127.0.0.1:{port}"
+        yield System("server", f"http://127.0.0.1:{port}", "", process.pid)
 
 
 @contextlib.contextmanager

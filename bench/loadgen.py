@@ -5,10 +5,11 @@
 Every client has core 0 for itself and the server core 1. A tool that is not given is skipped with a sentence. All is
 offline and on loopback. Three questions:
 
-1. 16, 64 and 256 streams of 50 tokens/s with a true TTFT of 100 ms: what does each tool say, less what the server did?
-   A TTFT's truth is from the server's read of the request to its write of the first token, so that a tool's own delay
-   before sending is an error too. All streams begin at once, which costs every client its time to connect them; the
-   requests after that first round are shown apart. CPU is the whole process tree's while the server was streaming.
+1. 16, 64 and 256 streams of 50 tokens/s with a true TTFT of 100 ms. Our stamps beside the server's, token by token. Then
+   what each tool says of a request less what the server did: a TTFT's truth is from the server's read of the request to
+   its write of the first token, so a tool's own delay before sending is an error too. All streams begin at once, which
+   costs every client its time to connect them; the requests after that first round are shown apart. CPU is the whole
+   process tree's while the server was streaming.
 2. How many events a second does one core of ours keep up with?
 3. Poisson arrivals: asked for 20/s, how many came?
 """
@@ -38,10 +39,10 @@ import uvloop
 # A script's own folder comes first, and in this one `loadgen` would be this file.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.peers import Job, Said, Tool, aiperf, environment, guidellm, ours, vllm_bench
+from bench.peers import REPLY_S, Job, Said, Tool, aiperf, environment, guidellm, ours, vllm_bench
 from loadgen.http1 import allow_many_sockets
 from loadgen.known import STAMPS_PATH
-from loadgen.known_client import drive
+from loadgen.known_client import TOKENS, TOKENS_PER_S, TTFT_S, drive
 from loadgen.known_replies import Stamps, StreamStamps
 from loadgen.selftest import judge
 from loadgen.summary import Distribution
@@ -49,11 +50,11 @@ from loadgen.target import Target
 
 ROOT = Path(__file__).parents[1]
 CLIENT_CORE, SERVER_CORE = "0", "1"
-LOADS = {16: 320, 64: 640, 256: 1536}
+LOADS = {16: 528, 64: 704, 256: 1536}
 """Requests by streams: a p99 needs 500."""
 POISSON_PER_S, POISSON_REQUESTS, SEEDS = 20.0, 300, (1, 2, 3)
-SUSTAIN_STREAMS, SUSTAIN_S = 256, 5.0
-SUSTAIN_RATES = (60, 80, 100, 120, 140, 160, 180, 200, 220, 240, 260, 280, 300)
+SUSTAIN_STREAMS, SUSTAIN_S, SUSTAIN_REPLY_S = 256, 5.0, 2.0
+SUSTAIN_RATES = (60, 80, 100, 120, 140, 160, 180, 200, 220, 240, 260, 280, 300, 330, 360, 400, 440)
 BEHIND_MS = 5.0
 """Half of the last second's tokens are stamped later than this after their write: a backlog grows."""
 TOOL_TIMEOUT_S = 240.0
@@ -118,7 +119,7 @@ def run_tool(tool: Tool, job: Job) -> CpuCurve:
         try:
             while process.poll() is None and time.monotonic() < deadline:
                 curve.sample()
-                time.sleep(0.25)
+                time.sleep(0.1)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -191,13 +192,12 @@ def poisson(tool: Tool, url: str, seed: int) -> dict[str, Any]:
     return {"tool": tool.name, "seed": seed, "n": len(reads), "rate": rate, "sigmas": (rate - POISSON_PER_S) / error}
 
 
-def sustain_child(url: str, rate: float) -> None:
-    """In a process of its own on the client's core: drive, and print what came of it."""
+def drive_child(url: str, streams: int, rate: float, tokens: int, seconds: float) -> None:
+    """In a process of its own on the client's core: drive, and print how its stamps differ from the server's."""
     allow_many_sockets()
-    target = Target.parse(url)
-    driven = uvloop.run(drive(target, SUSTAIN_STREAMS, SUSTAIN_S, rate, round(2 * rate)))
+    driven = uvloop.run(drive(Target.parse(url), streams, seconds, rate, tokens))
     served = stamps(url)
-    step = msgspec.to_builtins(judge(SUSTAIN_STREAMS, driven, served))
+    step = msgspec.to_builtins(judge(streams, driven, served))
     begun = min(stream.read for stream in served.streams)
     written = {stream.request_id: stream.written for stream in served.streams}
     pairs = [
@@ -205,7 +205,10 @@ def sustain_child(url: str, rate: float) -> None:
         for one in driven.seen
         for wrote, saw in zip(written[one.record.request_id], one.token_at, strict=True)
     ]
-    low, high = begun + 2.5, begun + SUSTAIN_S  # all streams are under way, and none has ended for good
+    low, high = (
+        begun + TTFT_S + tokens / rate,
+        begun + seconds,
+    )  # all streams are under way, and none has ended for good
     events = sum(low <= saw < high for _, saw in pairs)
     lag = [(saw - wrote) * 1e3 for wrote, saw in pairs if low <= wrote < high]
     last = sorted((saw - wrote) * 1e3 for wrote, saw in pairs if high - 1 <= wrote < high)
@@ -216,14 +219,22 @@ def sustain_child(url: str, rate: float) -> None:
     print(json.dumps(step))
 
 
+def our_stamps(url: str, streams: int, rate: float, tokens: int, seconds: float) -> dict[str, Any]:
+    """Our client's stamps beside the server's, token by token, of people who begin evenly spread."""
+    stamps(url)
+    arguments = [str(value) for value in (streams, rate, tokens, seconds)]
+    command = ["taskset", "-c", CLIENT_CORE, sys.executable, __file__, "--drive", url, *arguments]
+    step: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout)
+    return step
+
+
 def sustain(tries: int) -> list[dict[str, Any]]:
     """Raise the rate until the client or the server is behind, each time it is tried."""
     found = []
     with known_server() as url:
         for rate in SUSTAIN_RATES:
-            command = ["taskset", "-c", CLIENT_CORE, sys.executable, __file__, "--sustain", url, str(rate)]
             for _ in range(tries):
-                step = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout)
+                step = our_stamps(url, SUSTAIN_STREAMS, rate, round(SUSTAIN_REPLY_S * rate), SUSTAIN_S)
                 found.append(step)
                 print(sustain_row(step), flush=True)
                 if not step["behind"]:
@@ -252,6 +263,18 @@ LOAD_HEAD = (
     f"{'CPU ms':>7}\n{'':<17}{'at':>5}"
     + "".join(f"{head:>8}" for head in ("mean", "p50", "p99", "mean", "p50", "p99", "mean", "mean", "p50", "p99"))
     + f"{'/1,000':>7}"
+)
+
+
+def stamps_row(step: dict[str, Any]) -> str:
+    spreads = (step["errors"]["ttft"], step["errors"]["gap"], step["send_lag_ms"])
+    cells = "".join(figure(found[key]) for found in spreads for key in ("mean", "p50", "p99"))
+    return f"{'our stamps':<17}{step['streams']:>5}{cells}{step['cpu_ms']:>7.0f}"
+
+
+STAMPS_HEAD = (
+    f"{'ms':<22}{'TTFT: read - written':^24}{'gap error (abs.)':^24}{'meant to send -> sent':^24}{'CPU ms':>7}\n"
+    f"{'':<17}{'at':>5}" + "".join(f"{head:>8}" for head in ("mean", "p50", "p99") * 3) + f"{'/1,000':>7}"
 )
 
 
@@ -290,20 +313,27 @@ def main() -> None:
     parser.add_argument(
         "--tries", type=int, default=1, help="runs of each load; the one in which the server was least late counts"
     )
-    parser.add_argument("--sustain", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--drive", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.sustain:
-        sustain_child(options.sustain[0], float(options.sustain[1]))
+    if options.drive:
+        url, streams, rate, tokens, seconds = options.drive
+        drive_child(url, int(streams), float(rate), int(tokens), float(seconds))
         return
     allow_many_sockets()
     tools = tools_of(options)
-    found: dict[str, Any] = {"load_average": os.getloadavg(), "loads": [], "sustain": [], "poisson": []}
+    found: dict[str, Any] = {"load_average": os.getloadavg(), "loads": [], "stamps": [], "sustain": [], "poisson": []}
     print(f"load average before: {os.getloadavg()[0]:.2f}")
     if "sustain" in options.parts:
         print("\nHow many events a second does one core keep up with?")
         found["sustain"] = sustain(options.tries)
     with known_server("--ttft", "0.1", "--gap", "0.02", "--tokens", "50", "--spread", "0.5") as url:
         if "loads" in options.parts:
+            print(f"\n{STAMPS_HEAD}")
+            for streams, requests in LOADS.items():
+                plan = (streams, TOKENS_PER_S, TOKENS, requests / streams * REPLY_S)
+                attempt(
+                    found["stamps"], lambda p=plan: quietest(options.tries, lambda: our_stamps(url, *p)), stamps_row
+                )
             print(f"\n{LOAD_HEAD}")
             for tool in tools:
                 for streams, requests in LOADS.items():

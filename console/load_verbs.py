@@ -285,6 +285,8 @@ def _profile(options: argparse.Namespace) -> Profile:
 
 
 def _load(options: argparse.Namespace) -> int:
+    import uvloop
+
     from loadgen.run import LoadOptions, run_load
     from loadgen.summary import table
     from loadgen.target import LoadError
@@ -314,7 +316,7 @@ def _load(options: argparse.Namespace) -> int:
         metrics_url=options.metrics_url,
     )
     try:
-        summary = asyncio.run(run_load(wanted))
+        summary = uvloop.run(run_load(wanted))
     except LoadError as error:
         raise StackError(str(error)) from None
     encoded = msgspec.json.format(msgspec.json.encode(summary))
@@ -325,9 +327,11 @@ def _load(options: argparse.Namespace) -> int:
 
 
 def _selftest(options: argparse.Namespace) -> int:
+    import uvloop
+
     from loadgen.selftest import selftest, table
 
-    found = asyncio.run(selftest())
+    found = uvloop.run(selftest())
     print(msgspec.json.format(msgspec.json.encode(found)).decode() if options.json else table(found))
     return 0
 
@@ -371,6 +375,8 @@ def _capacity(options: argparse.Namespace) -> int:
 
 
 def _capacity_of_url(options: argparse.Namespace) -> int:
+    import uvloop
+
     from loadgen.explorer import explore
     from loadgen.runner import WorkerSettings
     from loadgen.target import LoadError, Target, ask_models
@@ -400,7 +406,7 @@ def _capacity_of_url(options: argparse.Namespace) -> int:
         return await explore(target, settings, question, _Shown().show, stop)
 
     try:
-        progress = asyncio.run(search())
+        progress = uvloop.run(search())
     except LoadError as error:
         raise StackError(str(error)) from None
     if options.out is not None:

@@ -266,10 +266,15 @@ class StreamedRequest:
         if not self._is_stream:
             self._error_body = (self._error_body + data)[:ERROR_BODY_BYTES]
             return
-        for event in self._events.feed(data):
-            self._read_event(event, at)
-            if self._over.done():
-                return
+        if self._events.is_ordinary(data):
+            self._token(at)
+            if self.call.keeps_text:
+                self._text.append(self._events.text(data))
+        else:
+            for event in self._events.feed(data):
+                self._read_event(event, at)
+                if self._over.done():
+                    return
         if self._pace is not None and self.token_at:
             self._rest_until(self._pace.took(len(data), at))
 
@@ -315,6 +320,8 @@ class StreamedRequest:
             self._token(at)
             if self.call.keeps_text:
                 self._text.append(said.text)
+            if said.finish_reason is None and said.usage is None:
+                self._events.learn(data)
 
     def _token(self, at: float) -> None:
         stamps = self.token_at

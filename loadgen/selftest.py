@@ -89,6 +89,11 @@ class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
     def gap_ms(self) -> float | None:
         return _worst([step.errors.gap for step in self.steps])
 
+    @property
+    def send_ms(self) -> float | None:
+        """Meant to send -> sent: the largest median."""
+        return max((step.send_lag_ms.p50 for step in self.steps if step.send_lag_ms.p50 is not None), default=None)
+
 
 def _worst(spreads: Sequence[Distribution]) -> float | None:
     found = [spread.max if spread.p99 is None else spread.p99 for spread in spreads]
@@ -218,6 +223,8 @@ def verdict(result: SelfTest) -> str:
         return "Void: nothing was measured."
     most = max(step.streams for step in result.steps)
     said = f"Up to {most} streams, trust TTFT to +{result.ttft_ms:.1f} ms and gaps to ±{result.gap_ms:.1f} ms (p99 or max)."
+    if result.send_ms is not None:
+        said += f"\nEvery TTFT holds {result.send_ms:.1f} ms (p50) of our own: connecting and sending."
     if result.poisson.holds:
         return said + "\nArrivals are Poisson at the asked rate, within their sampling error."
     return said + "\nArrivals are NOT what was asked for: do not trust open-loop rates here."

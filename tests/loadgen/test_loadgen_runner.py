@@ -17,13 +17,22 @@ from loadgen.profile import Profile
 from loadgen.prompts import PREFIX_WORDS, TEMPLATE_TOKENS, Mix
 from loadgen.records import IntervalRecord, RequestRecord
 from loadgen.request import Limits
-from loadgen.runner import BACKOFF_S, Runner, WorkerSettings
+from loadgen.runner import Runner, WorkerSettings
 from loadgen.slo import STOPPED
 from loadgen.target import Target
 from tests.fakes.known_server import Behaviour, KnownServer
 from tests.fakes.waiting import until
 
 HASTY = Profile(think_s=0.02, turns=1.0, mix=Mix.of(20, 6, 512))
+
+
+BACKOFF_S = 0.25
+
+
+@pytest.fixture(autouse=True)
+def short_backoff(monkeypatch):
+    """People whose requests failed come back sooner than they do elsewhere."""
+    monkeypatch.setattr("loadgen.runner.BACKOFF_S", BACKOFF_S)
 
 
 def hasty(**changes):
