@@ -15,12 +15,13 @@ import psutil
 import uvloop
 
 from loadgen.http1 import allow_many_sockets
-from loadgen.known_client import fetch_stamps, known_body, sleep_until
+from loadgen.known_client import fetch_stamps, known_body
 from loadgen.known_replies import Stamps
 from loadgen.records import RequestRecord
 from loadgen.request import Call, Limits, Meter, StreamedRequest
 from loadgen.summary import Distribution
 from loadgen.target import Target
+from loadgen.waiting import sleep_until
 
 TTFT_S = 0.1
 START_S = 1.0

@@ -18,6 +18,7 @@ from loadgen.known_replies import MODEL, Stamps
 from loadgen.records import RequestRecord
 from loadgen.request import Call, Limits, Meter, StreamedRequest
 from loadgen.target import LoadError, Target, get_text
+from loadgen.waiting import sleep_until
 
 TOKENS_PER_S = 50.0
 TTFT_S = 0.1
@@ -123,12 +124,6 @@ async def drive(
         for number in range(streams):
             people.create_task(person(number))
     return Driven(seen, time.monotonic() - began, time.process_time() - cpu)
-
-
-async def sleep_until(due: float) -> None:
-    """Never early, which one `asyncio.sleep` can be: uvloop rounds to milliseconds."""
-    while (left_s := due - time.monotonic()) > 0:  # noqa: ASYNC110 - no event says that a moment has come
-        await asyncio.sleep(left_s)
 
 
 async def arrive(target: Target, seed: int, per_s: float, seconds: float) -> Came:

@@ -41,6 +41,8 @@ PREFIX_WORDS = 16
 """Words that begin every conversation of one person and nobody else's: a prefix cache helps within a person, not across."""
 TEMPLATE_TOKENS = 64
 """Room left in the context for the chat template and its system prompt."""
+RETOKENIZED = 2.0
+"""Tokens that a reply may become when its text is sent back: random weights write text that no tokenizer would cut so."""
 TOKENS_A_WORD = 1.6
 """Taken for the worst when a prompt is clipped to the context: 1.00 with SmolLM2's tokenizer (measured), 1.53 with a
 generated one that knows few words."""
@@ -139,7 +141,7 @@ class Conversation:
     """The words it begins with."""
     messages: tuple[Message, ...] = ()
     tokens: int = 0
-    """Tokens of it, from the server's usage (or by words where there is none)."""
+    """Tokens that it may come to, from the server's usage (or by words where there is none)."""
     turn: int = 1
     """The turn that comes next."""
 
@@ -147,7 +149,8 @@ class Conversation:
         """The model has replied: the next turn carries all of it."""
         self.messages = (*prompt.messages, Message("assistant", reply))
         said = math.ceil(prompt.words * TOKENS_A_WORD)
-        self.tokens = (prompt_tokens or self.tokens + said) + (completion_tokens or prompt.max_tokens)
+        replied = math.ceil((completion_tokens or prompt.max_tokens) * RETOKENIZED)
+        self.tokens = (prompt_tokens or self.tokens + said) + replied
         self.turn += 1
 
     def anew(self) -> None:

@@ -17,6 +17,8 @@ from loadgen.slo import CHAT, Slo, fluidity
 from loadgen.sse import Events, Usage, error_text, understand
 from loadgen.target import Target, connect_failure
 
+FAIRNESS_ID = b"x-gateway-inference-fairness-id"
+"""By which gateways that are fair by user tell one from another; others ignore it."""
 CHAT_PATH = "/v1/chat/completions"
 ERROR_BODY_BYTES = 65536
 """As much of an answer that is no stream is kept to find its reason in."""
@@ -163,6 +165,7 @@ class StreamedRequest:
             (b"content-type", b"application/json"),
             (b"accept", b"text/event-stream"),
             (b"x-request-id", self.call.request_id.encode("ascii")),
+            (FAIRNESS_ID, self.call.person.encode("ascii")),
         ]
         try:
             self._sent = connection.request("POST", self._target.prefix + self.call.path, headers, self.call.body, self)

@@ -23,6 +23,7 @@ from loadgen.request import Call, Limits, Meter, StreamedRequest
 from loadgen.slo import CHAT, STOPPED, Slo
 from loadgen.target import Target
 from loadgen.trace import TraceError
+from loadgen.waiting import sleep_until
 
 T = TypeVar("T")
 
@@ -234,7 +235,7 @@ class Runner:
         due = time.monotonic() + arrivals.first_think_s(person.rng, 0.0 if asks else self._profile.think_s)
         while not person.leaving and asks != 0:
             person.thinking = True
-            await _sleep_until(due)
+            await sleep_until(due)
             person.thinking = False
             if self._stop_at is not None:  # somebody of a flash crowd; residents were sent away
                 return
@@ -262,7 +263,7 @@ class Runner:
     async def _visit(self, person: _Person, at: float, asks: int) -> None:
         """Somebody of a flash crowd: comes, asks a few times, goes."""
         try:
-            await _sleep_until(at)
+            await sleep_until(at)
             if self._stop_at is None:
                 await self._live(person, max(1, asks))
         finally:
@@ -278,7 +279,7 @@ class Runner:
                 due = origin + arrival.at_s
                 if due < began - MISSED_S:  # a worker that comes back does not make up for what it missed
                     continue
-                await _sleep_until(due)
+                await sleep_until(due)
                 self._totals.due += 1
                 self._start(self._ask(self._stranger(arrival), due, arrival))
         except TraceError as error:
@@ -311,7 +312,7 @@ class Runner:
                 break
             intended = record.waited_since
             due, attempt = record.done + again_s, attempt + 1
-            await _sleep_until(due)
+            await sleep_until(due)
             if self._stop_at is not None:
                 break
         if record.outcome == "ok" and not last_turn(person.rng, self._profile.turns) and request.call.keeps_text:
@@ -373,7 +374,7 @@ class Runner:
         interval_due = due + self._settings.interval_s
         while True:
             due += TICK_S
-            await _sleep_until(due)
+            await sleep_until(due)
             now = time.monotonic()
             self._loop_lag_s = max(self._loop_lag_s, now - due)
             due = max(due, now - TICK_S)  # ticks missed are not made up for
@@ -422,7 +423,3 @@ class Runner:
         self._loop_lag_s = 0.0
         self._interval_began, self._cpu_began = now, cpu
         return record
-
-
-async def _sleep_until(due: float) -> None:
-    await asyncio.sleep(max(0.0, due - time.monotonic()))

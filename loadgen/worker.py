@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -100,6 +101,7 @@ def complain(sentence: str) -> None:
 def main() -> None:
     target, settings = parse(sys.argv[1:])
     allow_many_sockets()
+    gc.freeze()  # what is imported stays: no collection needs to walk it while streams come in
     uvloop.run(work(target, settings))
 
 

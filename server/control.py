@@ -106,7 +106,7 @@ def application(
         return StreamingResponse(feed.lines(number(request, "history", 0, 600)), media_type="application/x-ndjson")
 
     async def joined(request: Request) -> Response:
-        return answer(requests(number(request, "limit", 200, 2000)))
+        return answer(requests(number(request, "limit", 200, 4000)))
 
     async def logs(request: Request) -> Response:
         child = request.query_params.get("child", "engine")

@@ -29,6 +29,7 @@ from server.engine.lifecycle import Lifecycle
 from server.telemetry.snapshot import People
 
 GUESSED_SEQUENCES = 64
+LATER_SEED = 1_000_003
 
 LoadChange = (
     commands.People
@@ -92,6 +93,7 @@ class Population:
         self._on_line = on_line
         self._on_ended = on_ended
         self.workers: list[KeptChild] = []
+        self._starts = [0] * settings.load.workers
         self._people = settings.load.people
         self._weights = settings.load.weights
         self._extras: dict[load.Behaviour, int] = {"slow": settings.load.slow} if settings.load.slow else {}
@@ -180,7 +182,11 @@ class Population:
         )
 
     def _argv(self, index: int) -> list[str]:
-        """A worker that comes back after a failure takes its part of what is wanted now."""
+        """A worker that comes back after a failure takes its part of what is wanted now, with new people: their
+        requests must not be taken for those of the people it lost."""
+        again = self._starts[index]
+        self._starts[index] += 1
+        profile = msgspec.structs.replace(self._profile, seed=self._profile.seed + LATER_SEED * again)
         settings = WorkerSettings(
             model=self._engine.served_name,
             worker=index,
@@ -189,7 +195,7 @@ class Population:
             arrivals=None
             if self._arrivals is None
             else told.SetArrivals(self._arrivals, origin=self._origin, weights=self._weights),
-            profile=self._profile,
+            profile=profile,
             slo=PRESETS[self._settings.slo],
         )
         return [
@@ -207,6 +213,8 @@ class Population:
     def change(self, command: LoadChange) -> Change:
         """Carry out one command, or say why not."""
         match command:
+            case commands.Burst(count=int(count)) | commands.Flash(count=int(count)) if count < 1:
+                return refused("A burst or a crowd is at least one person.")
             case commands.Burst():
                 count = command.count or 3 * (self._engine.max_num_seqs or GUESSED_SEQUENCES)
                 self._tell(told.Burst(count))

@@ -53,7 +53,7 @@ class TunedEngine:
             raise EngineError("vLLM 0.24.0 has no --max-num-queued-reqs; 0.32 or newer is needed.")
         self.knobs.append(knobs)
 
-    async def restart(self) -> None: ...
+    async def restart(self, kind: str = "process") -> None: ...
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from loadgen.known_client import Came, Driven, Seen, arrive, drive, fetch_stamps, known_server, sleep_until
+from loadgen.known_client import Came, Driven, Seen, arrive, drive, fetch_stamps, known_server
 from loadgen.known_replies import Stamps, StreamStamps
 from loadgen.records import RequestRecord
 from loadgen.selftest import (
@@ -23,6 +23,7 @@ from loadgen.selftest import (
     verdict,
 )
 from loadgen.summary import Distribution
+from loadgen.waiting import sleep_until
 
 
 def seen(name, token_at, outcome="ok", sent=0.01):
