@@ -42,7 +42,8 @@ PREFIX_WORDS = 16
 TEMPLATE_TOKENS = 64
 """Room left in the context for the chat template and its system prompt."""
 RETOKENIZED = 2.0
-"""Tokens that a reply may become when its text is sent back: random weights write text that no tokenizer would cut so."""
+"""Tokens that a reply's token may become when its text is sent back, before anything was seen. Random weights write text
+that no tokenizer would cut so: 4 to 8 were seen on such a model."""
 TOKENS_A_WORD = 1.6
 """Taken for the worst when a prompt is clipped to the context: 1.00 with SmolLM2's tokenizer (measured), 1.53 with a
 generated one that knows few words."""
@@ -144,18 +145,27 @@ class Conversation:
     """Tokens that it may come to, from the server's usage (or by words where there is none)."""
     turn: int = 1
     """The turn that comes next."""
+    swell: float = RETOKENIZED
+    """Prompt tokens that a token of a reply becomes when it is sent back: the most that was seen so far."""
+    last: tuple[int, int] | None = None
+    """Prompt and reply tokens of the latest turn, by the server's usage."""
 
     def answered(self, prompt: Prompt, reply: str, prompt_tokens: int | None, completion_tokens: int | None) -> None:
         """The model has replied: the next turn carries all of it."""
         self.messages = (*prompt.messages, Message("assistant", reply))
         said = math.ceil(prompt.words * TOKENS_A_WORD)
-        replied = math.ceil((completion_tokens or prompt.max_tokens) * RETOKENIZED)
+        if self.last is not None and prompt_tokens is not None:
+            before, reply_before = self.last  # a word is a token at least: so much, at most, came from the reply
+            self.swell = max(self.swell, (prompt_tokens - before - prompt.words) / max(1, reply_before))
+        if prompt_tokens is not None and completion_tokens is not None:
+            self.last = (prompt_tokens, completion_tokens)
+        replied = math.ceil((completion_tokens or prompt.max_tokens) * self.swell)
         self.tokens = (prompt_tokens or self.tokens + said) + replied
         self.turn += 1
 
     def anew(self) -> None:
         """Another subject: nothing of the past is sent any more."""
-        self.messages, self.tokens, self.turn = (), 0, 1
+        self.messages, self.tokens, self.turn, self.last = (), 0, 1, None
 
 
 def person_prefix(rng: random.Random) -> str:

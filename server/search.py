@@ -113,7 +113,7 @@ class CapacitySearch:
 def in_evidence(snapshot: Snapshot) -> str:
     """What is seen of queue, batch, memory and GPU at one moment, in words; what is not known is left out."""
     engine, queue = snapshot.engine, snapshot.queue
-    parts = [snapshot.limit_detail.name] if snapshot.limit_detail.name else []
+    parts: list[str] = [snapshot.limit_detail.name] if snapshot.limit_detail.name else []
     if engine.running.v is not None and engine.max_num_seqs.v:
         parts.append(f"{engine.running.v:.0f} of {engine.max_num_seqs.v:.0f} slots")
     if engine.kv_usage.v is not None:

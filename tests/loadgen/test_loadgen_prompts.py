@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from loadgen.arrivals import generator
 from loadgen.prompts import (
     PREFIX_WORDS,
+    RETOKENIZED,
     TEMPLATE_TOKENS,
     TOKENS_A_WORD,
     TRACE_FITS,
@@ -122,15 +123,28 @@ def test_the_next_turn_carries_all_that_was_said():
     first = make_prompt(rng, EASY, talk)
     assert (len(first.messages), first.words, first.max_tokens, first.clipped) == (1, 40, 20, False)
     talk.answered(first, "what it said", prompt_tokens=100, completion_tokens=20)
-    assert (talk.tokens, talk.turn) == (120, 2)
+    assert (talk.tokens, talk.turn) == (100 + 20 * RETOKENIZED, 2)
     second = make_prompt(rng, EASY, talk)
     assert second.messages[:2] == (*first.messages, Message("assistant", "what it said"))
     assert second.messages[2].role == "user"
     assert not second.messages[2].content.startswith(talk.prefix)
     talk.answered(second, "and more", None, None)  # no usage: by words, for the worst
-    assert talk.tokens == 120 + math.ceil(40 * TOKENS_A_WORD) + 20
+    assert talk.tokens == 140 + math.ceil(40 * TOKENS_A_WORD) + 20 * RETOKENIZED
     third = make_prompt(rng, EASY, talk)
     assert [message.role for message in third.messages] == ["user", "assistant", "user", "assistant", "user"]
+
+
+def test_a_conversation_learns_what_its_replies_come_back_as():
+    rng = generator(1, "a")
+    talk = Conversation(person_prefix(rng))
+    first = make_prompt(rng, EASY, talk)
+    talk.answered(first, "garbage", prompt_tokens=100, completion_tokens=20)
+    second = make_prompt(rng, EASY, talk)
+    talk.answered(second, "garbage", prompt_tokens=100 + 20 * 8 + second.words, completion_tokens=10)
+    assert talk.swell == 8
+    assert talk.tokens == 100 + 20 * 8 + second.words + 10 * 8
+    talk.anew()
+    assert talk.swell == 8  # the same model writes the next one
 
 
 @pytest.mark.parametrize(
