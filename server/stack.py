@@ -514,7 +514,9 @@ class Stack:
         self.settings = msgspec.structs.replace(self.settings, knobs=knobs)
         self._done("policy", f"engine {knobs.in_words()}")
         answer = self._restart(commands.Restart())
-        return Answer(ok=answer.ok, message=f"{answer.message.rstrip('.')} with {knobs.in_words()}.")
+        if not answer.ok:
+            return answer
+        return Answer(ok=True, message=f"Cold restart ({KINDS['process'].label}) with {knobs.in_words()}.")
 
     def _restart(self, command: commands.Restart) -> Answer:
         if self._engine.attached:

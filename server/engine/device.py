@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pynvml
@@ -36,6 +37,9 @@ class Machine:
     """Why there is no GPU; empty when there is one."""
     cores: int
     """CPU cores this process may use."""
+    fast_bf16: bool = True
+    """Whether the CPU is any good at bfloat16. With AVX2 alone vLLM emulates it: a step of 8 sequences took 1.2 s where
+    float32 took 0.08 (SmolLM2-135M, one core)."""
 
     @property
     def kind(self) -> DeviceKind:
@@ -101,6 +105,19 @@ def _by_nvidia_smi() -> tuple[tuple[Gpu, ...], str]:
     return parse_nvidia_smi(done.stdout) if done.returncode == 0 else ((), "")
 
 
+def has_fast_bf16(cpuinfo: str) -> bool:
+    """By the text of /proc/cpuinfo: an x86 processor needs AVX-512 or AMX; of others nothing is known against it."""
+    flags = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "")
+    return not flags or bool({"avx512f", "amx_bf16"} & set(flags.split()))
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
+
 def find_machine() -> Machine:
     """Look for GPUs by NVML, then by nvidia-smi; never raises."""
     cores = len(os.sched_getaffinity(0))
@@ -110,4 +127,5 @@ def find_machine() -> Machine:
     except pynvml.NVMLError as error:
         gpus, driver = _by_nvidia_smi()
         why = "" if gpus else f"no NVIDIA driver on this machine ({error})"
-    return Machine(gpus=gpus, driver=driver or None, why=why, cores=cores)
+    fast = has_fast_bf16(_cpuinfo())
+    return Machine(gpus=gpus, driver=driver or None, why=why, cores=cores, fast_bf16=fast)

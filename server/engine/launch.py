@@ -145,6 +145,8 @@ def plan(
         argv += ["--enable-mfu-metrics"]
     if device == "cpu":
         argv += ["--enforce-eager"]  # compiling takes 100 s on two cores and wins little there
+        if not machine.fast_bf16:
+            argv += ["--dtype", "float32"]
     elif machine.unified:
         argv += ["--gpu-memory-utilization", str(UNIFIED_MEMORY_SHARE)]
     argv += settings.engine_args  # last, so that they win

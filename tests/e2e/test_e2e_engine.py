@@ -25,7 +25,7 @@ SEQS = 8
 
 def test_up_brings_first_tokens(stack: Stack) -> None:
     stack.up(
-        *("--model", "smollm2", "--max-num-seqs", str(SEQS), "--people", "3", "--think", "2"),
+        *("--model", "smollm2", "--max-num-seqs", str(SEQS), "--people", "3", "--think", "2", "--turns", "1"),
         *("--prompt-tokens", "24", "--output-tokens", "12"),
     )
     first = stack.until("tokens flow", lambda s: s.feel.ttft_s.n >= 3)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from server.config import EngineKnobs, StackSettings
-from server.engine.device import Gpu, Machine, parse_nvidia_smi
+from server.engine.device import Gpu, Machine, has_fast_bf16, parse_nvidia_smi
 from server.engine.environment import CLI_ENTRY, EngineEnvironment, parse_version
 from server.engine.errors import EngineError
 from server.engine.launch import LaunchPlan, plan
@@ -190,3 +190,25 @@ def test_nvidia_smi_as_it_prints() -> None:
     )
     assert gpus == (Gpu(0, "NVIDIA H100 80GB HBM3", 81559 * 2**20), Gpu(1, "NVIDIA GB10", None))
     assert driver == "580.65.06"
+
+
+def test_a_processor_without_wide_vectors_calculates_in_float32() -> None:
+    narrow = replace(CPU, fast_bf16=False)
+    assert "--dtype float32" in " ".join(launch(environment("0.32.0", "cpu"), narrow).argv)
+    assert "--dtype" not in launch(environment("0.32.0", "cpu"), CPU).argv
+    told = launch(environment("0.32.0", "cpu"), narrow, engine_args=["--dtype=bfloat16"]).argv
+    assert told[-1] == "--dtype=bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "fast"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu sse2 avx avx2 fma\n", False),
+        ("processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_bf16\n", True),
+        ("processor\t: 0\nflags\t\t: fpu avx2 amx_bf16\n", True),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16\n", True),
+        ("", True),
+    ],
+)
+def test_who_is_good_at_bfloat16(cpuinfo: str, fast: bool) -> None:
+    assert has_fast_bf16(cpuinfo) is fast
