@@ -1,6 +1,6 @@
 """How often the capacity search is right: simulated servers whose answer is known from a long run.
 
-    python bench/capacity.py [--repeats 200] [--shape knee ...] [--careful] [--cap 360] [--sentences]
+    python -m bench.capacity [--repeats 200] [--shape knee ...] [--careful] [--cap 360] [--sentences]
 
 Closed-loop people with exponential think times in front of a queue with slots. The sequences of a batch share one clock of
 tokens, whose pace falls with the batch and in stalls. Nothing here runs in real time. The truth is the level at which a

@@ -1,14 +1,14 @@
 """Cold starts taken apart: one stack restarted in each kind of cold, our stages beside the engine's own figures.
 
-    python bench/coldstart.py --out DIR [--kinds process,compile,disk] [--people 4] [-- any `spark-serve up` option]
+    python -m bench.coldstart --out DIR [--kinds process,compile,disk] [--people 4] [-- any `spark-serve up` option]
 
 On a CPU, where the engine runs eagerly unless told otherwise:
 
-    python bench/coldstart.py --out DIR -- --model smollm2 --engine-arg=--no-enforce-eager
+    python -m bench.coldstart --out DIR -- --model smollm2 --engine-arg=--no-enforce-eager
 
 On a GPU, with random weights that are saved once, so that they can come from the disk:
 
-    python bench/coldstart.py --out DIR --people 16 -- --model shape:qwen3-1.7b:saved
+    python -m bench.coldstart --out DIR --people 16 -- --model shape:qwen3-1.7b:saved
 
 Prints a table for each start and one that compares the kinds, as Markdown, and writes `coldstart.json` (all of it) and
 `coldstart.sparkrec` (the recording) into DIR. Exit code 1 if a stage that the engine times itself is further than 10 %

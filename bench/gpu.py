@@ -1,7 +1,7 @@
 """What one GPU does at 1, 8, 64 and 256 people: the cockpit's figures beside a second reading of the same seconds.
 
     spark-serve up --model shape:qwen3-8b --max-num-seqs 256 --people 0 --think 0.1 --wait
-    python bench/gpu.py --out DIR [--levels 1 8 64 256] [--hold 20]
+    python -m bench.gpu --out DIR [--levels 1 8 64 256] [--hold 20]
 
 Drives the running stack. For each level it waits until the load stands, then watches for `--hold` seconds while a process
 of its own reads GPM and NVML by itself (other samples, other spans: pairs 1 s apart). Writes `gpu.md` (the table) and

@@ -1,8 +1,8 @@
 """Each limit provoked on a real stack: what the screen names, and the seconds behind it as a fixture for the tests.
 
-    python bench/limits.py [--group base tight ...] [--only "sequence cap" ...] [--out DIR]
-    python bench/limits.py --from FILE.sparkrec --at S "sequence cap"      cut a fixture out of a recording
-    python bench/limits.py --replay FILE.sparkrec                          what would be named, second by second
+    python -m bench.limits [--group base tight ...] [--only "sequence cap" ...] [--out DIR]
+    python -m bench.limits --from FILE.sparkrec --at S "sequence cap"      cut a fixture out of a recording
+    python -m bench.limits --replay FILE.sparkrec                          what would be named, second by second
 
 The first form brings a stack up for each group of cases (`spark-serve up`, so SPARK_SERVE_HOME counts), waits for the
 engine, provokes case after case, and writes `DEVICE-NAME.json` into DIR: the last seconds of snapshots, reduced to what

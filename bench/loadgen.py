@@ -1,6 +1,6 @@
 """How wrong is a load generator? Ours and three others against one server that stamps every write of its own.
 
-    python bench/loadgen.py [--vllm PYTHON] [--guidellm PROGRAM] [--aiperf PROGRAM] [--tokenizer FOLDER] [--out FILE.json]
+    python -m bench.loadgen [--vllm PYTHON] [--guidellm PROGRAM] [--aiperf PROGRAM] [--tokenizer FOLDER] [--out FILE.json]
 
 Every client has core 0 for itself and the server core 1. A tool that is not given is skipped with a sentence. All is
 offline and on loopback. Three questions:

@@ -66,6 +66,8 @@ def test_stages_add_up_to_what_the_client_felt(stack: Stack) -> None:
 
 
 def test_once_json_on_a_loaded_stack_holds_every_stage(stack: Stack) -> None:
+    # Short replies: a p95 needs 100 requests in its window, and a slow machine must make them too.
+    assert stack.verb("ask", "--output-tokens", "3", "--think", "1").returncode == 0
     assert stack.verb("people", "24").returncode == 0
     stack.until("enough for a p95, and some more", lambda s: s.feel.ttft_s.n >= 115, 240)
     once = stack.verb("console", "--once", "--json")
@@ -83,6 +85,7 @@ def test_once_json_on_a_loaded_stack_holds_every_stage(stack: Stack) -> None:
     assert plain.returncode == 0
     assert "SmolLM2" in plain.stdout
     assert stack.verb("people", "3").returncode == 0
+    assert stack.verb("ask", "--output-tokens", "12", "--think", "2").returncode == 0
 
 
 def test_slow_clients_show_as_drain_and_held_and_not_as_decode(stack: Stack) -> None:

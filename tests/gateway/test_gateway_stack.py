@@ -151,6 +151,8 @@ async def test_knobs_restart_the_engine_and_say_so(stack: Stack) -> None:
     assert answer.message == (
         "Cold restart (process-cold) with --scheduling-policy priority --no-enable-chunked-prefill."
     )
+    assert stack._restarting is not None
+    await stack._restarting
     await stack.execute(commands.Knobs(max_num_batched_tokens=512))
     engine: TunedEngine = stack._engine  # type: ignore[assignment]
     assert engine.knobs[-1] == EngineKnobs(
