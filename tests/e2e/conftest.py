@@ -50,6 +50,8 @@ class Stack:
         self.client = StackClient(self.paths)
         self.engine_port = free_port()
         self.gateway_port = free_port()
+        self.foreign = 0
+        """Requests that passed the gateway and were not the stack's own people's."""
 
     def verb(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         return spark(self.home, *arguments, timeout=timeout)
