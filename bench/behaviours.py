@@ -150,6 +150,9 @@ def main() -> int:
         bench.hold("patient people")
         bench.tell(commands.Extra("slow", options.slow))
         bench.hold("and slow readers")
+        bench.tell(commands.Extra("slow", 0))
+        bench.tell(commands.People(count=4 + options.slow))
+        bench.hold("as many, all patient")  # the batch is as full: what is left of the difference is the slow reading
         bench.empty()
         say("abandoners in an overload")
         bench.tell(commands.Extra("abandoner", options.crowd))
