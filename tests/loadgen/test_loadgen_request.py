@@ -249,7 +249,7 @@ async def paused_reader():
         meter = Meter()
         record = await streamed(server, meter, behaviour="slow", reading=reading).run()
     assert (record.outcome, record.completion_tokens, meter.gaps.n) == ("ok", 20, 0)
-    assert record.longest_gap_s >= 0.4
+    assert record.longest_gap_s >= 0.399  # a timer of uvloop may be half a millisecond early
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
