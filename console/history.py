@@ -16,12 +16,21 @@ KEEP_S = 480
 
 
 def _work(snapshot: Snapshot) -> float | None:
-    """How hard the device works, as honestly as it can be had: tensor, else SM active, else busy, else the engine's CPU."""
-    if snapshot.gpus:
-        gpu = snapshot.gpus[0]
-        return next((value.v for value in (gpu.tensor, gpu.sm_active, gpu.busy) if value.v is not None), None)
+    """How near the device is to what it can do: the busier of arithmetic and memory, counted (GPM) or else estimated (MFU,
+    MBU); without a GPU the engine's share of the cores. NVML's busy says neither."""
+    if gpu := snapshot.device:
+        for pair in ((gpu.tensor, gpu.dram), (gpu.mfu, gpu.mbu)):
+            if known := [value.v for value in pair if value.v is not None]:
+                return max(known)
+        return None
     cores = snapshot.host.engine_cpu_cores.v
     return cores / snapshot.host.cores if cores is not None and snapshot.host.cores else None
+
+
+def _memory_bandwidth(snapshot: Snapshot) -> float | None:
+    """Share of it in use: counted, or else the engine's estimate (MBU)."""
+    gpu = snapshot.device
+    return None if gpu is None else gpu.dram.v if gpu.dram.v is not None else gpu.mbu.v
 
 
 SERIES: dict[str, Callable[[Snapshot], float | None]] = {
@@ -31,7 +40,7 @@ SERIES: dict[str, Callable[[Snapshot], float | None]] = {
     "running": lambda s: s.engine.running.v,
     "work": _work,
     "kv": lambda s: s.engine.kv_usage.v,
-    "hbm": lambda s: s.gpus[0].dram.v if s.gpus else None,
+    "memory": _memory_bandwidth,
     "tokens": lambda s: (
         s.engine.generation_tokens_per_s.v if s.engine.generation_tokens_per_s.v is not None else s.feel.tokens_per_s.v
     ),

@@ -122,8 +122,10 @@ def in_evidence(snapshot: Snapshot) -> str:
         parts.append(f"{queue.depth.v:.0f} in the queue, waiting {queue.wait_s.mean:.2g} s")
     if engine.preemptions_per_min.v:
         parts.append(f"{engine.preemptions_per_min.v:.0f} preemptions/min")
-    if snapshot.gpus and snapshot.gpus[0].tensor.v is not None:
-        parts.append(f"tensor {snapshot.gpus[0].tensor.v:.0%}")
-    elif snapshot.host.cpu_share.v is not None and not snapshot.gpus:
+    if gpu := snapshot.device:
+        work = (("tensor", gpu.tensor), ("memory bandwidth", gpu.dram), ("MFU", gpu.mfu), ("MBU", gpu.mbu))
+        counted = [(name, value.v) for name, value in work if value.v is not None][:2]
+        parts += [f"{name} {share:.0%}" for name, share in counted]
+    elif snapshot.host.cpu_share.v is not None:
         parts.append(f"CPU {snapshot.host.cpu_share.v:.0%}")
     return ", ".join(parts)

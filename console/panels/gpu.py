@@ -20,7 +20,8 @@ def gpu(view: View, cells: int, rows: int) -> list[Line]:
     """The engine's device in full (the first, where nobody knows which it is), others in a line each, the host below."""
     snapshot = view.snapshot or Snapshot(seq=0, at=0.0, wall=0.0)
     inner, body_rows = cells - 4, rows - 2
-    if not snapshot.gpus:
+    device = snapshot.device
+    if device is None:
         note = fmt.sanitize(snapshot.gpu_note) or "no GPU reading yet"
         body = wrap(note, inner, "label")[:2]
         if body_rows >= 8:
@@ -30,14 +31,13 @@ def gpu(view: View, cells: int, rows: int) -> list[Line]:
             cells - 8, line(Span("no GPU here: the CPU instead", "title")), line(Span("no GPU: the CPU", "title"))
         )
         return frame(title, body[:body_rows], cells, rows)
-    device = next((one for one in snapshot.gpus if one.engines), snapshot.gpus[0])
     body = _device(device, snapshot.engine, inner, body_rows)
     for other in snapshot.gpus:
         if other is not device and len(body) < body_rows:
             body.append(_other(other, inner))
     if body_rows >= len(body) + 7:
         body += [(), *_host(snapshot.host, inner)]
-    body += course(view, "hbm", "HBM", 1.0, inner, body_rows - len(body))
+    body += course(view, "memory", _bandwidth(device), 1.0, inner, body_rows - len(body))
     title = pick(
         cells - 8,
         line(
@@ -57,9 +57,8 @@ def _device(device: Gpu, engine: Engine, room: int, rows: int) -> list[Line]:
         blocks.append((rank, lines))
 
     if has_gpm(device):
-        dram = "DRAM" if device.unified else "HBM"
         add(1, _meter("tensor", device.tensor, room, "work", "share of time tensor cores worked"))
-        add(2, _meter(dram, device.dram, room, "work", "share of memory bandwidth in use"))
+        add(2, _meter(_bandwidth(device), device.dram, room, "work", "share of memory bandwidth in use"))
         add(4, _meter("SM active", device.sm_active, room, "work", "share of time an SM had a warp on it"))
         add(12, _meter("occupancy", device.sm_occupancy, room, "work", "share of an SM's warps in use"))
         add(5, _meter("MFU", device.mfu, room, "work", MFU_NOTE))
@@ -101,6 +100,11 @@ def _device(device: Gpu, engine: Engine, room: int, rows: int) -> list[Line]:
             kept.add(i)
             rows -= len(blocks[i][1])
     return [one for i, (_, lines) in enumerate(blocks) if i in kept for one in lines]
+
+
+def _bandwidth(device: Gpu) -> str:
+    """What the share of memory bandwidth is called: GB10's memory is no HBM, and without counters it is an estimate."""
+    return ("DRAM" if device.unified else "HBM") if has_gpm(device) else "MBU"
 
 
 def has_gpm(device: Gpu) -> bool:

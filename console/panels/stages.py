@@ -8,6 +8,7 @@ from console import format as fmt
 from console import raster
 from console.history import CELL_S
 from console.ink import Line, Span, beside, fit, line, pick, text_width
+from console.panels.gpu import MBU_NOTE, MFU_NOTE, has_gpm
 from console.view import View, figure, quantile_note
 from server.telemetry.snapshot import People, Snapshot, Value
 
@@ -254,7 +255,8 @@ def _server(snapshot: Snapshot, room: int) -> Column:
 
 
 def _gpu(snapshot: Snapshot, room: int) -> Column:
-    if not snapshot.gpus:
+    gpu = snapshot.device
+    if gpu is None:
         host = snapshot.host
         note = fmt.sanitize(snapshot.gpu_note) or "no GPU reading"
         cpu = host.engine_cpu_cores
@@ -265,22 +267,25 @@ def _gpu(snapshot: Snapshot, room: int) -> Column:
             line(Span("all CPU " if room >= 16 else "CPU ", "label"))
             + figure(host.cpu_share, fmt.share(host.cpu_share.v)),
         )
-    gpu = snapshot.gpus[0]
+    power = figure(gpu.power_w, fmt.count(gpu.power_w.v), unit="W")
+    if not has_gpm(gpu):
+        busy: Line = line(Span("busy ", "faint", "NVML: a kernel ran, nothing more")) + figure(
+            gpu.busy, fmt.share(gpu.busy.v), style="label"
+        )
+        return (
+            line(Span("MFU ", "label", MFU_NOTE)) + figure(gpu.mfu, fmt.share(gpu.mfu.v)),
+            line(Span("MBU ", "label", MBU_NOTE)) + figure(gpu.mbu, fmt.share(gpu.mbu.v)),
+            pick(room, power + line(" ") + busy, busy if fmt.known(gpu.power_w.v) is None else power),
+        )
     sm: Line = line(Span("SM ", "label", "share of time an SM had work")) + figure(
         gpu.sm_active, fmt.share(gpu.sm_active.v)
     )
-    power = figure(gpu.power_w, fmt.count(gpu.power_w.v), unit="W")
-    if gpu.tensor.v is None and gpu.dram.v is None:
-        busy: Line = line(Span("busy ", "label", "NVML: a kernel ran, nothing more")) + figure(
-            gpu.busy, fmt.share(gpu.busy.v)
-        )
-        return busy, power, line(Span("tensor ", "label")) + figure(gpu.tensor, "")
-    third = pick(room, sm + line(" ") + power, sm)
     return (
         line(Span("tensor ", "label", "share of time tensor cores worked"))
         + figure(gpu.tensor, fmt.share(gpu.tensor.v)),
-        line(Span("HBM ", "label", "share of memory bandwidth in use")) + figure(gpu.dram, fmt.share(gpu.dram.v)),
-        third,
+        line(Span("DRAM " if gpu.unified else "HBM ", "label", "share of memory bandwidth in use"))
+        + figure(gpu.dram, fmt.share(gpu.dram.v)),
+        pick(room, sm + line(" ") + power, sm),
     )
 
 

@@ -72,9 +72,9 @@ class _Open:
         if engine.running.v and engine.running.age_s <= STALE_S:
             self.read("tokens", engine.generation_tokens_per_s, at)
             self.read("running", engine.running, at)
-            if snapshot.gpus:
-                self.read("tensor", snapshot.gpus[0].tensor, at)
-                self.read("dram", snapshot.gpus[0].dram, at)
+            if gpu := snapshot.device:
+                self.read("tensor", gpu.tensor, at)
+                self.read("dram", gpu.dram, at)
         if self.tiles.take(at):
             self.judged.add(snapshot)
             for kept, v in ((self.p50, snapshot.feel.ttft_s.p50), (self.p95, snapshot.feel.ttft_s.p95)):

@@ -510,6 +510,11 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     sources: dict[str, SourceState] = {}
     limit_detail: Limit = Limit()
 
+    @property
+    def device(self) -> Gpu | None:
+        """The GPU the engine is on; the first where nobody knows which, None without one."""
+        return next((gpu for gpu in self.gpus if gpu.engines), self.gpus[0] if self.gpus else None)
+
 
 class JoinedRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, eq=False):
     """One finished request with everything known of it, seconds relative to `at`."""
