@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -24,6 +25,8 @@ BODY_TIMEOUT_S = 30.0
 """Between two parts of a body."""
 STALL_S = 30.0
 """A client whose kernel takes nothing of what waits for it for so long is cut off."""
+STALL_LOOKS = 10
+"""How often within that it is looked at, so that it is cut off at most a tenth late."""
 
 
 class ClientLeftError(Exception):
@@ -157,15 +160,17 @@ class Client:
     async def _drain(self) -> None:
         self._held(1)
         try:
-            unsent = self._protocol.unsent_bytes
+            unsent, moved = self._protocol.unsent_bytes, time.monotonic()
             while True:
                 try:
-                    async with asyncio.timeout(self._stall_s):
+                    async with asyncio.timeout(self._stall_s / STALL_LOOKS):
                         await self._protocol.drained()
                     return
                 except TimeoutError:
-                    before, unsent = unsent, self._protocol.unsent_bytes
-                    if unsent >= before:
+                    before, unsent, now = unsent, self._protocol.unsent_bytes, time.monotonic()
+                    if unsent < before:
+                        moved = now
+                    elif now - moved >= self._stall_s:
                         raise ClientStalledError from None
         finally:
             self._held(-1)
