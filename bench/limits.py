@@ -91,7 +91,7 @@ class Group:
 
 
 def people(count: int, slow: int = 0) -> tuple[commands.Command, ...]:
-    return commands.People(count=count), commands.Slow(count=slow)
+    return commands.People(count=count), commands.Extra("slow", slow)
 
 
 def cpu_groups() -> tuple[Group, ...]:

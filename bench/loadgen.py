@@ -130,7 +130,8 @@ def run_tool(tool: Tool, job: Job) -> CpuCurve:
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    return msgspec.to_builtins(Distribution.of(values))
+    found: dict[str, Any] = msgspec.to_builtins(Distribution.of(values))
+    return found
 
 
 def true_ttft_ms(stream: StreamStamps) -> float:

@@ -24,7 +24,7 @@ LIMIT_S = 30.0
 """A schedule that takes longer has failed."""
 
 
-class Counted(Schedule):
+class Counted(Schedule):  # type: ignore[misc]
     """Tells what it found before its checks judge it."""
 
     def __init__(self, seed: int, clients: int, found: Counter[str]) -> None:

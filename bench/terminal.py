@@ -22,6 +22,7 @@ import termios
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -32,6 +33,7 @@ from samples import IDLE, LOADED, course
 
 from console.app import CockpitApp
 from console.sources.live import decode
+from server.commands import Answer, Command
 from server.telemetry.snapshot import Quantiles, Snapshot, Value, snapshot_encoder
 
 ALTERNATE_SCREEN = b"\x1b[?1049h"
@@ -120,7 +122,7 @@ def moving(last: Snapshot, every_s: float, idle: bool) -> Iterator[Snapshot]:
 class MovingSource:
     """History at once, then a snapshot every `every_s`, through the decoder that the live source uses."""
 
-    kind = "live"
+    kind: Literal["live"] = "live"
     can_send = False
     retry_s = 1.0
 
@@ -136,7 +138,7 @@ class MovingSource:
             await asyncio.sleep(self.every_s)
             yield decode(snapshot_encoder.encode(snapshot))
 
-    async def send(self, command: object) -> None:
+    async def send(self, command: Command) -> Answer:
         raise NotImplementedError
 
     def hold(self, still: bool) -> None: ...
