@@ -148,7 +148,7 @@ def gpu_groups() -> tuple[Group, ...]:
                 Case("sequence cap", people(250)),
                 Case("queue policy", (limits(max_in_flight=16), *people(128))),
                 Case("slow clients", (limits(max_in_flight=64), *people(0, slow=48)), limit_s=150),
-                Case("stalled", people(32), "stopped", 60),
+                Case("stalled", people(32), "stopped", 100),
             ),
         ),
         Group(

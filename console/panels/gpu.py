@@ -68,7 +68,11 @@ def _device(device: Gpu, engine: Engine, room: int, rows: int) -> list[Line]:
         add(2, _meter("MBU", device.mbu, room, "work", MBU_NOTE))
         unread = figure(device.tensor, "")
         why = fmt.sanitize(device.tensor.why or device.gpm_note)
-        add(11, fit(line(Span("tensor, HBM, SM active ", "label")) + unread, room), *wrap(why, room, "faint")[:2])
+        add(
+            11,
+            fit(line(Span(f"tensor, {memory_name(device)}, SM active ", "label")) + unread, room),
+            *wrap(why, room, "faint")[:2],
+        )
     add(3, _meter("NVML busy", device.busy, room, "over", "a kernel ran at all: busy is not work"))
     short, rest = meaning(device, engine)
     if short:
@@ -103,8 +107,13 @@ def _device(device: Gpu, engine: Engine, room: int, rows: int) -> list[Line]:
 
 
 def _bandwidth(device: Gpu) -> str:
-    """What the share of memory bandwidth is called: GB10's memory is no HBM, and without counters it is an estimate."""
-    return ("DRAM" if device.unified else "HBM") if has_gpm(device) else "MBU"
+    """What the share of memory bandwidth is called: without counters it is an estimate."""
+    return memory_name(device) if has_gpm(device) else "MBU"
+
+
+def memory_name(device: Gpu) -> str:
+    """GB10's memory is no HBM."""
+    return "DRAM" if device.unified else "HBM"
 
 
 def has_gpm(device: Gpu) -> bool:

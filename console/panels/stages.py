@@ -8,7 +8,7 @@ from console import format as fmt
 from console import raster
 from console.history import CELL_S
 from console.ink import Line, Span, beside, fit, line, pick, text_width
-from console.panels.gpu import MBU_NOTE, MFU_NOTE, has_gpm
+from console.panels.gpu import MBU_NOTE, MFU_NOTE, has_gpm, memory_name
 from console.view import View, figure, quantile_note
 from server.telemetry.snapshot import People, Snapshot, Value
 
@@ -283,7 +283,7 @@ def _gpu(snapshot: Snapshot, room: int) -> Column:
     return (
         line(Span("tensor ", "label", "share of time tensor cores worked"))
         + figure(gpu.tensor, fmt.share(gpu.tensor.v)),
-        line(Span("DRAM " if gpu.unified else "HBM ", "label", "share of memory bandwidth in use"))
+        line(Span(f"{memory_name(gpu)} ", "label", "share of memory bandwidth in use"))
         + figure(gpu.dram, fmt.share(gpu.dram.v)),
         pick(room, sm + line(" ") + power, sm),
     )

@@ -622,6 +622,7 @@ GB10 = change(
             mbu=V(0.81),
         )
     ],
+    host={"mem_available_bytes": V(21.4 * 2**30, src="host"), "mem_total_bytes": V(119.6 * 2**30, src="host")},
 )
 
 READ_ONLY = change(
