@@ -86,8 +86,10 @@ def check(process: Arrivals) -> str:
         return "The shape of gamma arrivals lies between 0.01 and 1000 (1 is Poisson)."
     if isinstance(process, Ramp) and not process.over_s > 0:
         return "A ramp takes some time; give its seconds."
-    if isinstance(process, OnOff) and not (process.clients >= 1 and 0 < process.share <= 1 and process.on_s > 0):
-        return "Heavy clients are at least one, with a share above 0 and at most 1, and they are on for some time."
+    if isinstance(process, OnOff) and not (
+        1 <= process.clients <= 10_000 and 0 < process.share <= 1 and process.on_s > 0
+    ):
+        return "Heavy clients are 1 to 10,000, with a share above 0 and at most 1, and they are on for some time."
     if isinstance(process, OnOff) and process.off_s < 0:
         return "Heavy clients cannot be off for less than 0 s."
     if isinstance(process, Replay) and not 0 < process.speed < 1e4:

@@ -25,7 +25,7 @@ from loadgen.slo import PRESETS
 from server import commands, leftovers, report, results
 from server.child import KeptChild
 from server.commands import Answer, Command
-from server.config import Paths, StackSettings
+from server.config import Paths, SettingError, StackSettings
 from server.control import Feed, application, bind, serve
 from server.engine.cold import KINDS
 from server.engine.errors import EngineError
@@ -86,6 +86,8 @@ class Stack:
         self.paths = paths
         self._began = time.monotonic()
         self._feed = Feed(settings.interval_s)
+        if settings.slo not in PRESETS:
+            raise SettingError(f"There is no SLO {settings.slo!r}; there are {', '.join(PRESETS)}.")
         self._collector = Collector(slo=PRESETS[settings.slo])
         self._events: deque[Event] = deque(maxlen=20)
         self._stopping = asyncio.Event()

@@ -283,6 +283,8 @@ def test_what_cannot_be_carried_out_is_said_in_one_sentence(text):
 def test_a_process_from_elsewhere_is_checked_too():
     assert check(OnOff(1.0, off_s=-1.0))
     assert check(OnOff(1.0, on_s=0.0))
+    assert check(OnOff(1.0, clients=10_001))
+    assert not check(OnOff(1.0, clients=10_000))
     assert check(Gamma(1e7))
     assert not any(check(process) for process in PROCESSES)
 
