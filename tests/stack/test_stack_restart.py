@@ -9,7 +9,7 @@ import pytest
 
 from server import commands
 from server.commands import command_decoder
-from server.config import Paths, StackSettings
+from server.config import Paths, SettingError, StackSettings
 from server.stack import Stack
 from server.telemetry.snapshot import Phase
 
@@ -74,3 +74,8 @@ async def test_what_cannot_be_restarted_says_why(stack: Stack) -> None:
 
 def test_a_restart_without_a_kind_is_process_cold() -> None:
     assert command_decoder.decode(b'{"command": "restart"}') == commands.Restart("process")
+
+
+def test_a_wrong_slo_in_hand_written_settings_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="no SLO 'brisk'; there are chat, interactive"):
+        Stack(StackSettings(slo="brisk"), Paths(data=tmp_path, state=tmp_path, runtime=tmp_path))
