@@ -10,6 +10,7 @@ from console import raster
 from console.ink import Line, Span, cut, line
 from server.compare.figures import ArmFigures, Waits, figures
 from server.compare.result import Comparison
+from server.report.text import seconds
 
 ROWS = 2
 """Of one histogram."""
@@ -65,8 +66,8 @@ def _histogram(name: str, values: Sequence[float], waits: Waits, top: float, nam
             marks[_place(at, top, width)] = glyph
     left = (
         (cut(fmt.sanitize(name), names - 2), "text"),
-        (f"| p50 {fmt.seconds(waits.p50)}  n={waits.n}", "label"),
-        ("" if tail is None else f": {word} {fmt.seconds(tail)}", "label"),
+        (f"| p50 {seconds(waits.p50)}  n={waits.n}", "label"),
+        ("" if tail is None else f": {word} {seconds(tail)}", "label"),
     )
     right = ((bars[0], "median"), (bars[1], "median"), ("".join(marks), "tail"))
     return [
@@ -83,6 +84,6 @@ def _axis(top: float, names: int, width: int) -> Line:
     row = [" "] * (width + 8)
     for tick in range(TICKS + 1):
         at = min(width - 1, round(tick / TICKS * width))
-        word = fmt.seconds(top * tick / TICKS) if tick else "0"
+        word = seconds(top * tick / TICKS) if tick else "0"
         row[at : at + len(word)] = word
     return line(Span(" " * names, "label"), Span("".join(row).rstrip(), "faint"))

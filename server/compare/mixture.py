@@ -66,10 +66,8 @@ class Mixture(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def words(self) -> str:
         """As a person reads it."""
-        return (
-            f"{1 - self.long_share:.0%} short ({self.short.label} tokens of prompt and reply) and "
-            f"{self.long_share:.0%} long ({self.long.label})"
-        )
+        long = round(100 * self.long_share)
+        return f"{100 - long} % short ({self.short.label} tokens of prompt and reply) and {long} % long ({self.long.label})"
 
 
 def steady(mixture: Mixture, rate_per_s: float, seconds: float, seed: int) -> Script:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,18 +13,24 @@ from server.compare.verdict import verdicts
 from server.report.text import ABSENT, clean, count, digits, plural, seconds, share
 from server.saved import columns, when
 
+CELLS = 100
 _Cell = Callable[[ArmFigures], str]
 
 
 def lines(comparison: Comparison) -> list[str]:
     """Everything but the chart."""
     arms = figures(comparison)
-    said = [*asked(comparison), "", *table(arms), "", *verdicts(arms)]
-    if comparison.ended:
-        said += ["", f"It ended early: {comparison.ended} {counts_of_runs(comparison)}"]
+    said = [*_wrapped(asked(comparison)), "", *table(arms)]
     if comparison.question.alone_s is not None:
-        said += ["", f"Slowdown: end to end against {seconds(comparison.question.alone_s)} for a short one alone."]
+        said.append(f"slowdown: end to end against {seconds(comparison.question.alone_s)} for a short one alone")
+    said += ["", *_wrapped(verdicts(arms))]
+    if comparison.ended:
+        said += ["", *_wrapped([f"It ended early: {comparison.ended} {counts_of_runs(comparison)}"])]
     return [clean(line) for line in said]
+
+
+def _wrapped(sentences: Sequence[str]) -> list[str]:
+    return [line for sentence in sentences for line in textwrap.wrap(sentence, CELLS, break_on_hyphens=False)]
 
 
 def asked(comparison: Comparison) -> list[str]:
