@@ -41,7 +41,7 @@ def compared(comparison: Comparison, cells: int) -> list[Line]:
             continue
         rows.append(line(Span(f"{kind} requests", "title"), Span(": time to first token, share of each arm", "label")))
         top = raster.nice_top(longest)
-        width = max(8, cells - names - 2)
+        width = max(8, cells - names - 6)
         for arm, values in zip(arms, samples, strict=True):
             rows += _histogram(arm.name, values, _waits(arm, long=long), top, names, width)
         rows += [_axis(top, names, width), ()]
