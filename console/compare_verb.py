@@ -7,18 +7,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from console.verb import UsageError, count, positive, send
 from server import commands
 from server.client import StackClient, StackError
-from server.compare import result, text
 from server.compare.arm import parse_arms
 from server.compare.progress import CompareProgress
-from server.compare.result import Comparison
 from server.config import default_paths
 from server.saved import SavedError
+
+if TYPE_CHECKING:
+    from server.compare.result import Comparison
 
 FOLLOW_S = 0.5
 WAIT_S = 30.0
@@ -65,14 +67,8 @@ def add(verb: VerbMaker) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    try:
-        if options.list:
-            print("\n".join(text.listing(*result.listed(default_paths().comparisons))))
-            return 0
-        if options.show is not None:
-            return _print(result.load(_found(options.show)), options.json)
-    except SavedError as error:
-        raise StackError(str(error)) from None
+    if options.list or options.show is not None:
+        return _earlier(options)
     if options.stop:
         return send(commands.Compare(on=False))
     try:
@@ -97,6 +93,18 @@ def _compare(options: argparse.Namespace) -> int:
         raise StackError(answer.message)
     print(answer.message, file=sys.stderr, flush=True)
     return _ended(_followed(client), options.json)
+
+
+def _earlier(options: argparse.Namespace) -> int:
+    from server.compare import result, text
+
+    try:
+        if options.show is not None:
+            return _print(result.load(_found(options.show)), options.json)
+        print("\n".join(text.listing(*result.listed(default_paths().comparisons))))
+    except SavedError as error:
+        raise StackError(str(error)) from None
+    return 0
 
 
 def _followed(client: StackClient) -> CompareProgress:
@@ -127,6 +135,8 @@ def _followed(client: StackClient) -> CompareProgress:
 
 
 def _ended(progress: CompareProgress, as_json: bool) -> int:
+    from server.compare import result
+
     if progress.saved:
         try:
             _print(result.load(Path(progress.saved)), as_json)
@@ -144,6 +154,7 @@ def _print(comparison: Comparison, as_json: bool) -> int:
         return 0
     from console.ink import plain
     from console.panels.compared import compared
+    from server.compare import text
 
     print("\n".join(text.lines(comparison)))
     print()
