@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from loadgen.records import Behaviour
 from loadgen.trace import TraceRow, read_trace
 
 
@@ -62,7 +63,27 @@ class Replay(msgspec.Struct, frozen=True, tag_field="kind", tag="replay"):
     speed: float = 1.0
 
 
-Arrivals = Constant | Gamma | Ramp | OnOff | Replay
+class ScriptedRequest(msgspec.Struct, frozen=True, array_like=True):
+    """One request of a script."""
+
+    at_s: float
+    """Seconds since the schedule's origin."""
+    prompt_tokens: int
+    output_tokens: int
+    client: str
+    """Who sends it; a gateway that is fair by user tells one from another by it."""
+    behaviour: Behaviour = "patient"
+    priority: int = 0
+    """As vLLM has it: lower goes first."""
+
+
+class Script(msgspec.Struct, frozen=True, tag_field="kind", tag="script"):
+    """These requests, in order of time. The seed moves nothing but the words they are made of."""
+
+    requests: list[ScriptedRequest]
+
+
+Arrivals = Constant | Gamma | Ramp | OnOff | Replay | Script
 
 
 class Arrival(NamedTuple):
@@ -74,7 +95,10 @@ class Arrival(NamedTuple):
     client: str
     """Who sends it; a stranger sends once."""
     row: TraceRow | None = None
-    """Lengths that a trace asks for."""
+    """Lengths that a trace or a script asks for."""
+    behaviour: Behaviour | None = None
+    """None: by the weights."""
+    priority: int = 0
 
 
 def check(process: Arrivals) -> str:
@@ -94,6 +118,19 @@ def check(process: Arrivals) -> str:
         return "Heavy clients cannot be off for less than 0 s."
     if isinstance(process, Replay) and not 0 < process.speed < 1e4:
         return "A trace is replayed at a speed above 0."
+    if isinstance(process, Script):
+        return _check_script(process)
+    return ""
+
+
+def _check_script(script: Script) -> str:
+    requests = script.requests
+    if not all(0 <= request.at_s < 1e7 for request in requests):
+        return "The requests of a script come at seconds from 0 on."
+    if any(later.at_s < earlier.at_s for earlier, later in itertools.pairwise(requests)):
+        return "The requests of a script are in order of time."
+    if any(min(request.prompt_tokens, request.output_tokens) < 1 for request in requests):
+        return "The prompts and replies of a script are at least one token long."
     return ""
 
 
@@ -162,22 +199,30 @@ def in_words(process: Arrivals) -> str:
             return f"{process.clients} heavy clients, {process.share:.0%} of {process.per_s:g} /s"
         case Replay():
             return f"replay of {process.path.rpartition('/')[2]} x{process.speed:g}"
+        case Script(requests=requests):
+            return f"script of {len(requests)} requests"
 
 
 def rate_at(process: Arrivals, at_s: float) -> float | None:
-    """Requests per second that are asked for `at_s` seconds after the origin; None for a trace, which has no rate."""
+    """Requests per second that are asked for `at_s` seconds after the origin; None for a trace or a script, which
+    have no rate."""
     if isinstance(process, Ramp):
         done = min(1.0, max(0.0, at_s / process.over_s))
         return process.from_per_s + (process.to_per_s - process.from_per_s) * done
-    return None if isinstance(process, Replay) else process.per_s
+    return None if isinstance(process, Replay | Script) else process.per_s
 
 
 def schedule(process: Arrivals, seed: int) -> Iterator[Arrival]:
-    """All arrivals in order; endless but for a trace. Raises TraceError when a trace cannot be read."""
+    """All arrivals in order; endless but for a trace or a script. Raises TraceError when a trace cannot be read."""
     rng = generator(seed, "arrivals")
     if isinstance(process, Replay):
         for number, row in enumerate(read_trace(process.path)):
             yield Arrival(row.at_s / process.speed, number, f"o{number}", row)
+        return
+    if isinstance(process, Script):
+        for number, asked in enumerate(process.requests):
+            row = TraceRow(asked.at_s, asked.prompt_tokens, asked.output_tokens)
+            yield Arrival(asked.at_s, number, asked.client, row, asked.behaviour, asked.priority)
         return
     if isinstance(process, OnOff):
         times = _on_off(process, seed)

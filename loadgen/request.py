@@ -19,6 +19,8 @@ from loadgen.target import Target, connect_failure
 
 FAIRNESS_ID = b"x-gateway-inference-fairness-id"
 """By which gateways that are fair by user tell one from another; others ignore it."""
+PRIORITY = b"x-vllm-priority"
+"""vLLM's header: lower goes first."""
 CHAT_PATH = "/v1/chat/completions"
 ERROR_BODY_BYTES = 65536
 """As much of an answer that is no stream is kept to find its reason in."""
@@ -52,6 +54,8 @@ class Call(msgspec.Struct, frozen=True):
     turn: int = 1
     max_tokens: int | None = None
     clipped: bool = False
+    priority: int = 0
+    """Sent where it is not 0."""
     keeps_text: bool = False
     """Somebody will need the reply's text: the next turn carries it."""
 
@@ -167,6 +171,8 @@ class StreamedRequest:
             (b"x-request-id", self.call.request_id.encode("ascii")),
             (FAIRNESS_ID, self.call.person.encode("ascii")),
         ]
+        if self.call.priority:
+            headers.append((PRIORITY, b"%d" % self.call.priority))
         try:
             self._sent = connection.request("POST", self._target.prefix + self.call.path, headers, self.call.body, self)
         except ConnectionError:

@@ -289,7 +289,8 @@ class Runner:
         """Whoever sends it. A heavy client keeps a prefix and a behaviour, but draws each request from a generator of its
         own: so it does not matter which worker sends which, nor how many are under way."""
         person = self._person(f"open-{arrival.client}", "patient")
-        person.behaviour = pick(self._open.weights if self._open is not None else {}, person.rng.random())
+        weights = self._open.weights if self._open is not None else {}
+        person.behaviour = arrival.behaviour or pick(weights, person.rng.random())
         person.rng = arrivals.generator(self._profile.seed, f"open request {arrival.number}")
         return person
 
@@ -303,7 +304,7 @@ class Runner:
         intended: float | None = None
         attempt = 1
         while True:
-            request = self._begin(person, prompt, due, intended, attempt, single=arrival is not None)
+            request = self._begin(person, prompt, due, intended, attempt, arrival)
             record = await self._carry(request)
             again_s = None
             if person.behaviour == "retrier" and self._stop_at is None and not person.leaving:
@@ -329,7 +330,13 @@ class Runner:
         return make_prompt(person.rng, profile.mix, person.talk, factor=factor)
 
     def _begin(
-        self, person: _Person, prompt: Prompt, due: float, intended: float | None, attempt: int, *, single: bool
+        self,
+        person: _Person,
+        prompt: Prompt,
+        due: float,
+        intended: float | None,
+        attempt: int,
+        arrival: Arrival | None,
     ) -> StreamedRequest:
         """Write the request and count it; from here it is in flight until `_carry` has its record."""
         profile = self._profile
@@ -346,7 +353,8 @@ class Runner:
             turn=person.talk.turn,
             max_tokens=prompt.max_tokens,
             clipped=prompt.clipped,
-            keeps_text=not single and profile.turns > 1,
+            keeps_text=arrival is None and profile.turns > 1,
+            priority=0 if arrival is None else arrival.priority,
         )
         request = StreamedRequest(self._target, call, self._settings.limits, self._meter)
         self._totals.scheduled += 1

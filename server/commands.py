@@ -74,6 +74,27 @@ class Capacity(msgspec.Struct, frozen=True, tag_field="command", tag="capacity")
     """One of `loadgen.slo.PRESETS`; None: the stack's."""
 
 
+class Compare(msgspec.Struct, frozen=True, kw_only=True, tag_field="command", tag="compare"):
+    """Compare policies on the same load, or stop the comparison when `on` is false. What is None suits the setup."""
+
+    on: bool = True
+    arms: list[str] = []
+    """As `server.compare.arm.parse_arm` reads them."""
+    rounds: int = 1
+    """Each runs every arm twice: forward, then backward."""
+    seconds: float | None = None
+    """In which requests come, of one run."""
+    rate: float | None = None
+    """Requests per second; None: a little more than the engine is seen to serve."""
+    max_in_flight: int | None = None
+    """None: the engine's max-num-seqs."""
+    long_share: float | None = None
+    short: list[int] | None = None
+    """Prompt and reply of a short request, tokens."""
+    long: list[int] | None = None
+    seed: int = 1
+
+
 class Burst(msgspec.Struct, frozen=True, tag_field="command", tag="burst"):
     """`count` requests at once; None = 3 x max-num-seqs."""
 
@@ -141,6 +162,7 @@ Command = (
     | Flash
     | Burst
     | Capacity
+    | Compare
     | Restart
     | Limits
     | Policy

@@ -54,6 +54,11 @@ class Paths:
         return self.state / "capacities"
 
     @property
+    def comparisons(self) -> Path:
+        """Comparisons of policies, one JSON file each."""
+        return self.state / "comparisons"
+
+    @property
     def reports(self) -> Path:
         return self.state / "reports"
 

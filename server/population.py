@@ -13,7 +13,7 @@ import msgspec
 
 from loadgen import commands as told
 from loadgen import records as load
-from loadgen.arrivals import Arrivals, Gamma, Replay, check, in_words
+from loadgen.arrivals import Arrivals, Gamma, Replay, Script, check, in_words
 from loadgen.behaviours import apportion
 from loadgen.crew import START_S
 from loadgen.presets import Preset, presets
@@ -71,6 +71,7 @@ class Held:
     extras: dict[load.Behaviour, int]
     profile: Profile
     preset: str
+    arrivals: Arrivals | None = None
 
 
 class Population:
@@ -321,11 +322,11 @@ class Population:
         for worker in self.workers:
             worker.send(command)
 
-    # for a capacity search
+    # for a capacity search and a comparison
 
     def hold(self) -> Held:
         """What is wanted now."""
-        return Held(self._people, dict(self._extras), self._profile, self._preset)
+        return Held(self._people, dict(self._extras), self._profile, self._preset, self._arrivals)
 
     def freeze(self, profile: Profile) -> None:
         """Only the people themselves, asking by this profile."""
@@ -335,7 +336,19 @@ class Population:
     def release(self, held: Held) -> None:
         """As it was."""
         self._people, self._extras, self._profile, self._preset = held.people, held.extras, held.profile, held.preset
+        self._arrivals, self._origin = held.arrivals, time.monotonic()
         self._tell_all()
+
+    def set_aside(self) -> None:
+        """Nobody asks anything any more; what is under way goes on."""
+        self._people, self._extras, self._preset, self._arrivals = 0, {}, "", None
+        self._tell_all()
+
+    def play(self, script: Script, profile: Profile, origin: float) -> None:
+        """Nobody but this script, from `origin` (monotonic seconds) on."""
+        self._profile, self._arrivals, self._origin = profile, script, origin
+        self._tell(told.SetProfile(profile))
+        self._tell_arrivals()
 
     def set_people(self, count: int) -> None:
         self._people = count

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from loadgen.capacity import Answer, Progress, Question
+from server import saved
 from server.report.text import ABSENT, clean, count, seconds, share
+from server.saved import SavedError, columns
 from server.telemetry.snapshot import Snapshot
 
 FORMAT = "spark-serve-capacity"
 SCHEMA_VERSION = 1
-SIZE_LIMIT = 16 * 1024 * 1024
-"""Bytes; a search of six minutes has about 10 KB."""
-
-
-class ResultError(Exception):
-    """One sentence on why a result cannot be written or read."""
+KIND = "capacity"
+ResultError = SavedError
+"""One sentence on why a result cannot be written or read."""
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,15 +85,6 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """One sentence a file."""
 
 
-class _Head(msgspec.Struct, frozen=True):
-    format: str
-    schema_version: int
-
-
-_head_decoder = msgspec.json.Decoder(_Head)
-_decoder = msgspec.json.Decoder(Result)
-
-
 def save(folder: Path, progress: Progress, about: About) -> Path:
     """Write one finished search into `folder`, for its owner alone, under a name of its date that was not taken.
 
@@ -105,58 +92,12 @@ def save(folder: Path, progress: Progress, about: About) -> Path:
     """
     if progress.answer is None:
         raise ResultError("The capacity search has no answer yet; only a finished one is saved.")
-    result = Result(about=about, progress=progress)
-    text = msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(about.wall))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path, descriptor = _create(folder, f"capacity-{stamp}")
-    except OSError as error:
-        raise ResultError(f"The result cannot be saved into {folder} ({error.strerror}).") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        raise ResultError(f"The result cannot be saved into {folder} ({error.strerror}).") from None
-    return path
-
-
-def _create(folder: Path, stem: str) -> tuple[Path, int]:
-    number = 1
-    while True:
-        path = folder / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")
-        try:
-            return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            number += 1
+    return saved.save(folder, KIND, about.wall, Result(about=about, progress=progress))
 
 
 def load(path: Path) -> Result:
     """Read one result. Raises ResultError when it is none of this version, or damaged."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(SIZE_LIMIT + 1)
-    except OSError as error:
-        raise ResultError(f"{path} cannot be read ({error.strerror}).") from None
-    if len(data) > SIZE_LIMIT:
-        raise ResultError(f"{path} is too large to be a capacity result.")
-    try:
-        head = _head_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise ResultError(f"{path} is not a capacity result of spark-serve, or it is damaged.") from None
-    if head.format != FORMAT:
-        raise ResultError(f"{path} is not a capacity result of spark-serve.")
-    if head.schema_version != SCHEMA_VERSION:
-        raise ResultError(
-            f"{path} has schema version {head.schema_version} and this spark-serve reads {SCHEMA_VERSION}; "
-            "read it with the version that saved it."
-        )
-    try:
-        result = _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ResultError(f"{path} is damaged: {error}.") from None
+    result = saved.load(path, FORMAT, SCHEMA_VERSION, KIND, Result)
     if result.progress.answer is None:
         raise ResultError(f"{path} is damaged: it has no answer.")
     return result
@@ -164,19 +105,15 @@ def load(path: Path) -> Result:
 
 def listed(folder: Path) -> Listing:
     """All results in `folder`; a folder that is not there holds none. Raises ResultError when it cannot be read."""
-    saved: list[Saved] = []
+    found: list[Saved] = []
     unreadable: list[str] = []
-    try:
-        paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    except OSError as error:
-        raise ResultError(f"{folder} cannot be read ({error.strerror}).") from None
-    for path in paths:
+    for path in saved.paths(folder):
         try:
-            saved.append(Saved(path=path, result=load(path)))
+            found.append(Saved(path=path, result=load(path)))
         except ResultError as error:
             unreadable.append(str(error))
-    saved.sort(key=lambda entry: (entry.result.about.wall, entry.path.name), reverse=True)
-    return Listing(saved=saved, unreadable=unreadable)
+    found.sort(key=lambda entry: (entry.result.about.wall, entry.path.name), reverse=True)
+    return Listing(saved=found, unreadable=unreadable)
 
 
 def listing_lines(listing: Listing) -> list[str]:
@@ -196,7 +133,7 @@ def listing_lines(listing: Listing) -> list[str]:
         for entry in listing.saved
         for result in (entry.result,)
     ]
-    lines = _columns([head, *rows]) if rows else ["No capacity search has been saved yet."]
+    lines = columns([head, *rows]) if rows else ["No capacity search has been saved yet."]
     return [clean(line) for line in (*lines, *listing.unreadable)]
 
 
@@ -260,7 +197,7 @@ def compare(a: Result, b: Result) -> list[str]:
         ("seed", lambda r: str(r.progress.question.seed)),
         ("took", lambda r: seconds(r.progress.elapsed_s)),
     ]
-    lines = _columns([(name, of(a), of(b)) for name, of in rows])
+    lines = columns([(name, of(a), of(b)) for name, of in rows])
     within = agree(a, b)
     lines += ["", f"within each other's bands: {ABSENT if within is None else _yes(within)}"]
     if why := comparable(a, b):
@@ -268,16 +205,8 @@ def compare(a: Result, b: Result) -> list[str]:
     return [clean(line) for line in (*lines, f"1: {a.answer.sentence}", f"2: {b.answer.sentence}")]
 
 
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
 def _when(result: Result) -> str:
-    try:
-        return time.strftime("%Y-%m-%d %H:%M", time.localtime(result.about.wall))
-    except (OverflowError, ValueError, OSError):
-        return ABSENT
+    return saved.when(result.about.wall)
 
 
 def _best(result: Result) -> str:

@@ -25,6 +25,7 @@ from loadgen.slo import PRESETS
 from server import commands, leftovers, report, results
 from server.child import KeptChild
 from server.commands import Answer, Command
+from server.compare.runner import Comparer
 from server.config import Paths, SettingError, StackSettings
 from server.control import Feed, application, bind, serve
 from server.engine.cold import KINDS
@@ -61,10 +62,12 @@ MARKS = {
     "policy": "q",
     "marker": "m",
     "capacity": "k",
+    "compare": "v",
 }
 CHILD_STOP_S = 5.0
 GATEWAY_START_S = 30.0
 GUESSED_SEQUENCES = 64
+COMPARING = "A comparison runs and needs the stack as it is; stop it first (`spark-serve compare --stop`)."
 GUESSED = "a guess: the engine's --max-num-seqs is not known"
 
 
@@ -103,6 +106,9 @@ class Stack:
         self._gateway_up = asyncio.Event()
         self._population: Population
         self._search: CapacitySearch
+        self._comparer: Comparer
+        self._imposed: PolicyChange | None = None
+        """A comparison's policy, which goes before whatever was told."""
         self._load_task: asyncio.Task[None] | None = None
         self._told = PolicyChange()
         """What a person has set on the running stack."""
@@ -139,6 +145,7 @@ class Stack:
             self._search = CapacitySearch(
                 self._population, self._engine, seen=lambda: self._feed.latest, ended=self._search_ended
             )
+            self._comparer = Comparer(self._population, self._engine, self, self.paths, seen=lambda: self._feed.latest)
             cleanup.push_async_callback(self._collector.aclose)
             app = application(self._feed, self.execute, self._collector.requests, self._log_tail)
             self._note_pids()
@@ -152,7 +159,7 @@ class Stack:
                     code = 1
                     _say(f"the measuring loop ended: {ticker.exception()!r}")
             finally:
-                for task in (engine, self._restarting, self._load_task, self._search.task):
+                for task in (engine, self._restarting, self._load_task, self._search.task, self._comparer.task):
                     if task is not None:
                         task.cancel()
                         with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -213,7 +220,7 @@ class Stack:
         return [
             *(sys.executable, "-m", "server.gateway", "--host", self.settings.gateway_host),
             *("--port", str(self.settings.gateway_port), "--engine-url", self._engine.url, "--engine-state", state),
-            *("--policy", msgspec.json.encode(self._policy(self._told)).decode()),
+            *("--policy", msgspec.json.encode(self._imposed or self._policy(self._told)).decode()),
         ]
 
     def _gateway_ended(self, what: str) -> None:
@@ -251,6 +258,7 @@ class Stack:
             self._engine.first_token(record.first_token)
         self._collector.on_gateway(record)
         self._interruption.on_gateway(record)
+        self._comparer.on_gateway(record)
 
     def _load_line(self, line: bytes) -> None:
         try:
@@ -261,6 +269,7 @@ class Stack:
         self._collector.on_load(record)
         self._interruption.on_load(record)
         self._search.on_record(record)
+        self._comparer.on_load(record)
         if self._recorder is not None and isinstance(record, load.RequestRecord):
             self._keep(partial(self._recorder.write_request, line))
 
@@ -372,6 +381,7 @@ class Stack:
             events=list(self._events),
             people=self._population.wanted,
             capacity=self._search.progress,
+            comparison=self._comparer.progress,
         )
 
     @property
@@ -400,6 +410,8 @@ class Stack:
             return self._done("marker", command.note or "marker")
         if isinstance(command, commands.Record):
             return self._record(command)
+        if isinstance(command, commands.Limits | commands.Policy) and self._imposed is not None:
+            return Answer(ok=False, message=COMPARING)
         if isinstance(command, commands.Limits):
             return self._limits(command)
         if isinstance(command, commands.Policy):
@@ -417,9 +429,15 @@ class Stack:
         if why := self._population.why_not:
             return Answer(ok=False, message=why)
         if isinstance(command, commands.Capacity):
+            if self._comparer.running:
+                return Answer(ok=False, message=COMPARING)
             return self._marked(self._search.change(command, PRESETS[self.settings.slo]))
         if self._search.running:
             return Answer(ok=False, message="A capacity search runs and needs the people as they are; stop it first.")
+        if isinstance(command, commands.Compare):
+            return self._marked(self._comparer.change(command))
+        if self._comparer.running:
+            return Answer(ok=False, message=COMPARING)
         return self._marked(self._population.change(command))
 
     def _marked(self, outcome: Change) -> Answer:
@@ -493,7 +511,27 @@ class Stack:
 
     def _send_policy(self) -> None:
         self._budget_told = self._kv_tokens()
-        self._gateway.send(msgspec.convert(self._policy(self._told).said(), gateway.SetPolicy))
+        change = self._imposed or self._policy(self._told)
+        self._gateway.send(msgspec.convert(change.said(), gateway.SetPolicy))
+
+    # what a comparison does to this stack
+
+    def policy_in_force(self) -> Policy:
+        """What was told, whatever is imposed."""
+        return Policy().changed(self._policy(self._told))
+
+    def impose(self, policy: Policy | None, why: str) -> None:
+        if policy is None and self._imposed is not None:  # a setting that nobody named must come back too
+            self._gateway.send(msgspec.convert(self.policy_in_force().whole().said(), gateway.SetPolicy))
+        self._imposed = None if policy is None else policy.whole()
+        self._send_policy()
+        self._event("policy", why, MARKS["policy"])
+
+    def note(self, text: str) -> None:
+        self._event("compare", text, MARKS["compare"])
+
+    def gateway_gone(self) -> bool:
+        return self._gateway.pid is None
 
     def _kv_tokens(self) -> int | None:
         latest = self._feed.latest

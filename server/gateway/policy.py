@@ -58,6 +58,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         policy.check()
         return policy
 
+    def whole(self) -> PolicyChange:
+        """The change that makes any policy this one."""
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        return msgspec.convert({name: 0 if value is None else value for name, value in values.items()}, PolicyChange)
+
     def check(self) -> None:
         """Raises ValueError whose text says what is wrong."""
         if self.max_in_flight < 1:

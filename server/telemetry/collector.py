@@ -14,6 +14,7 @@ import msgspec
 from loadgen.capacity import Progress
 from loadgen.records import IntervalRecord, LoadRecord
 from loadgen.slo import CHAT, Slo
+from server.compare.progress import CompareProgress
 from server.gateway.records import GatewayRecord, QueueRecord
 from server.telemetry import gateway_series, limit_seen
 from server.telemetry.aging import aged_readings, rounded
@@ -70,6 +71,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     people: People = People()
     """What the people were asked to be: wanted, weights, extras, preset, arrivals, profile."""
     capacity: Progress | None = None
+    comparison: CompareProgress | None = None
 
 
 class Collector:
@@ -237,6 +239,7 @@ class Collector:
             gpu_note=facts.no_gpu or self._gpus.note,
             host=Host() if self._host is None else aged_readings(self._host[1], at=self._host[0], now=now),
             capacity=facts.capacity,
+            comparison=facts.comparison,
             events=facts.events[-EVENTS:],
             sources=self._states(now),
         )

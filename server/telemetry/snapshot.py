@@ -13,6 +13,7 @@ import msgspec
 from loadgen.capacity import Progress
 from loadgen.profile import Profile
 from loadgen.slo import CHAT, Slo
+from server.compare.progress import CompareProgress
 from server.config import EngineKnobs
 from server.gateway.policy import Policy
 from server.gateway.records import QueuedRequest
@@ -505,6 +506,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     host: Host = Host()
     capacity: Progress | None = None
     """The capacity search that runs, or the latest one of this stack."""
+    comparison: CompareProgress | None = None
+    """The comparison of policies that runs, or the latest one of this stack."""
     events: list[Event] = []
     """The latest, oldest first, at most 20."""
     sources: dict[str, SourceState] = {}

@@ -91,6 +91,26 @@ async def test_changes_add_up_and_limits_are_part_of_them(stack: Stack) -> None:
     assert gate(stack).policy == expected
 
 
+async def test_what_is_imposed_goes_before_what_was_told_and_comes_off_without_a_trace(stack: Stack) -> None:
+    await stack.execute(commands.Policy(order="fair", max_queue=5))
+    before = gate(stack).policy
+    told: list[Any] = []
+    for policy in (Policy(order="shortest", ageing_s=None, overload="shed", deadline_s=2.0), Policy(max_in_flight=3)):
+        stack.impose(policy, "compare")
+        assert gate(stack).policy == policy
+        assert (await stack.execute(commands.Policy(order="fifo"))).message.startswith("A comparison runs")
+        assert (await stack.execute(commands.Limits(max_queue=1))).message.startswith("A comparison runs")
+        told, gate(stack).told = gate(stack).told, []
+        stack._tell_gateway()  # as to a gateway that was started again
+        assert gate(stack).policy == policy
+        gate(stack).told = told + gate(stack).told
+    assert stack.policy_in_force() == before
+    stack.impose(None, "as it was")
+    assert gate(stack).policy == before
+    assert (await stack.execute(commands.Policy(order="fifo"))).ok
+    assert [event.text for event in stack._events][-2:] == ["as it was", "policy first come first served"]
+
+
 async def test_settings_hold_until_somebody_says_otherwise(stack: Stack) -> None:
     stack.settings = msgspec.structs.replace(stack.settings, policy=PolicyChange(order="priority", deadline_s=9))
     stack._tell_gateway()

@@ -16,6 +16,8 @@ from loadgen.arrivals import (
     OnOff,
     Ramp,
     Replay,
+    Script,
+    ScriptedRequest,
     check,
     first_think_s,
     generator,
@@ -213,6 +215,28 @@ def test_the_workers_parts_make_the_whole_schedule(process, workers):
 def test_another_seed_is_another_schedule(process):
     assert times(process, 1, 50) == times(process, 1, 50)
     assert times(process, 1, 50) != times(process, 2, 50)
+
+
+def test_a_script_is_its_requests_in_order_whatever_the_seed():
+    script = Script([ScriptedRequest(0.5, 40, 3, "a"), ScriptedRequest(2.0, 9, 1, "b", "long", 1)])
+    first, second = schedule(script, 1)
+    assert (first.at_s, first.number, first.client, first.row[1:], first.priority) == (0.5, 0, "a", (40, 3), 0)
+    assert (second.at_s, second.number, second.behaviour, second.priority) == (2.0, 1, "long", 1)
+    assert list(schedule(script, 2)) == [first, second]
+    assert [arrival.number for arrival in mine(schedule(script, 1), 1, 2)] == [1]
+    assert (rate_at(script, 1.0), in_words(script), check(script)) == (None, "script of 2 requests", "")
+
+
+@pytest.mark.parametrize(
+    ("requests", "part"),
+    [
+        ([ScriptedRequest(1.0, 1, 1, "a"), ScriptedRequest(0.5, 1, 1, "a")], "in order of time"),
+        ([ScriptedRequest(-1.0, 1, 1, "a")], "from 0 on"),
+        ([ScriptedRequest(1.0, 1, 0, "a")], "at least one token"),
+    ],
+)
+def test_a_script_that_cannot_be_played_is_refused(requests, part):
+    assert part in check(Script(requests))
 
 
 def test_a_trace_at_any_speed(tmp_path):

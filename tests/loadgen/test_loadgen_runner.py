@@ -10,7 +10,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from loadgen.arrivals import Constant, Gamma, OnOff, Ramp, Replay, schedule
+from loadgen.arrivals import Constant, Gamma, OnOff, Ramp, Replay, Script, ScriptedRequest, schedule
 from loadgen.behaviours import Manners, Patience, Reading, Retry
 from loadgen.commands import Burst, Flash, SetArrivals, SetCrowds, SetProfile, Stop
 from loadgen.profile import Profile
@@ -396,6 +396,33 @@ async def test_a_trace_is_replayed_and_ends(tmp_path):
         assert gaps == pytest.approx([0.05, 0.05])
         assert (await load.seen(lambda it: True)).rate_asked is None
         assert load.last.trouble == ""
+
+
+async def test_a_script_says_who_sends_what_with_which_priority_and_the_seed_only_the_words():
+    script = Script(
+        [
+            ScriptedRequest(0.0, 40, 3, "user1"),
+            ScriptedRequest(0.01, 90, 5, "batch", "long", 2),
+            ScriptedRequest(0.01, 40, 3, "user1", "patient", -1),
+        ]
+    )
+    asked = []
+    for seed in (1, 2):
+        async with (
+            KnownServer() as server,
+            running(server, arrivals=open_loop(script), profile=hasty(seed=seed, mix=Mix.of(20, 6, 2048))) as load,
+        ):
+            await until(lambda load=load: len(load.records) == 3)
+        records = sorted(load.records, key=lambda record: record.max_tokens)
+        assert [(r.person, r.behaviour, r.max_tokens, r.prompt_tokens) for r in records] == [
+            ("open-user1", "patient", 3, 40),
+            ("open-user1", "patient", 3, 40),
+            ("open-batch", "long", 5, 90),
+        ]
+        sent = sorted((s.body["max_tokens"], s.headers.get("x-vllm-priority", "none")) for s in server.served)
+        assert sent == [(3, "-1"), (3, "none"), (5, "2")]
+        asked.append({s.body["messages"][0]["content"] for s in server.served})
+    assert not asked[0] & asked[1]
 
 
 async def test_a_trace_that_cannot_be_read_is_said_until_something_else_is_asked(tmp_path):
