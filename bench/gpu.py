@@ -29,6 +29,7 @@ from server.config import default_paths
 from server.telemetry.peaks import peak_of
 from server.telemetry.snapshot import Gpu, Snapshot, Value
 
+ROOT = Path(__file__).parents[1]
 AGREE_POINTS = 3.0
 REFERENCE_METRICS = {"sm_active": 2, "sm_occupancy": 3, "tensor": 5, "dram": 10}
 REFERENCE_S = 1.0
@@ -119,8 +120,8 @@ def level(client: StackClient, count: int, options: argparse.Namespace) -> dict[
     client.send(commands.People(count=count))
     settle(client, count, options.settle)
     has_gpu = bool(client.snapshot().gpus)
-    argv = [sys.executable, __file__, "--reference", str(options.hold), "--device", str(options.device)]
-    second = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) if has_gpu else None
+    argv = [sys.executable, "-m", "bench.gpu", "--reference", str(options.hold), "--device", str(options.device)]
+    second = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) if has_gpu else None
     began = time.monotonic()
     snapshots = watch(client, options.hold + 2.0)
     found: dict[str, Any] = {}
