@@ -454,13 +454,14 @@ class _Going:
 
 def served_per_s(played: list[RequestRecord], places: int) -> float | None:
     """Requests served in a second while more waited than had a place, from a burst: those that ended before the queue ran
-    empty, over the time until then. None where too few ended well."""
+    empty, over the time until then. Those in flight at that moment began at different times and count half; at the
+    beginning nobody was under way. None where too few ended well."""
     ended = sorted(record.done for record in played if record.outcome == "ok")
-    begin = min((record.scheduled for record in played), default=0.0)
-    if len(ended) < ENOUGH_COMPLETED * len(played) or not ended:
+    if not ended or len(ended) < ENOUGH_COMPLETED * len(played):
         return None
-    full = ended[: max(1, len(ended) - places)] if len(ended) > places else ended
-    return len(full) / (full[-1] - begin) if full[-1] > begin else None
+    full = ended[:-places] if len(ended) > places else ended
+    length_s = full[-1] - min(record.scheduled for record in played)
+    return (len(full) + (len(ended) - len(full)) / 2) / length_s if length_s > 0 else None
 
 
 def in_a_line(run: Run, number: int, total: int, name: str) -> str:
