@@ -14,9 +14,10 @@ from loadgen import commands as told
 from loadgen.arrivals import Arrival, Gamma, Script, schedule
 from loadgen.records import IntervalRecord, Outcome, RequestRecord
 from server import commands
-from server.compare import runner
+from server.compare import measuring
+from server.compare.measuring import served_per_s
 from server.compare.result import Comparison, load
-from server.compare.runner import Comparer, served_per_s
+from server.compare.runner import Comparer
 from server.config import LoadSettings, Paths, StackSettings
 from server.gateway.policy import Policy
 from server.gateway.records import GatewayRecord
@@ -158,7 +159,7 @@ class Bench:
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     monkeypatch.setattr("server.population.KeptChild", ScriptedChild)
     for name in ("LEAD_S", "TICK_S", "COUNTERS_S"):
-        monkeypatch.setattr(runner, name, 0.001)
+        monkeypatch.setattr(measuring, name, 0.001)
     ScriptedChild.outcome = lambda arrival: "ok"
     ScriptedChild.lost = ScriptedChild.others = 0
     paths = Paths(data=tmp_path, state=tmp_path, runtime=tmp_path)
@@ -277,8 +278,8 @@ async def test_whatever_ends_it_all_is_put_back_and_whole_runs_count(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, what: Callable[[Bench], None], says: str
 ) -> None:
     for name in ("SILENT_S", "POLICY_S"):
-        monkeypatch.setattr(runner, name, 0.05)
-    monkeypatch.setattr(runner, "GATEWAY_S", 0.0)
+        monkeypatch.setattr(measuring, name, 0.05)
+    monkeypatch.setattr(measuring, "GATEWAY_S", 0.0)
     before = wanted(bench)
 
     def impose() -> None:
