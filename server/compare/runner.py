@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -144,11 +145,15 @@ class Comparer:
             _log.exception("the comparison failed")
             stopped = f"It failed ({error!r}); see `spark-serve logs stack`."
         finally:
-            self._hands.impose(None, "policy as it was before the comparison")
-            self._population.release(held)
-            self._latest = self._finish(measuring, stopped)
-            self._measuring = None
-            self._hands.note(self._latest.message or "the comparison is done")
+            with contextlib.ExitStack() as back:  # from the last to the first, whatever fails on the way
+                back.callback(self._end, measuring, stopped)
+                back.callback(self._population.release, held)
+                back.callback(self._hands.impose, None, "policy as it was before the comparison")
+
+    def _end(self, measuring: Measuring, stopped: str) -> None:
+        self._measuring = None
+        self._latest = self._finish(measuring, stopped)
+        self._hands.note(self._latest.message or "the comparison is done")
 
     def _finish(self, measuring: Measuring, stopped: str) -> CompareProgress:
         saved, message = "", stopped

@@ -389,3 +389,16 @@ def test_the_rate_of_a_burst_is_that_of_the_time_in_which_all_places_are_taken()
     assert served_per_s([], 8) is None
     failed = [msgspec.structs.replace(record, outcome="error") for record in ended(1.0, 1.0, 1.0)]
     assert served_per_s([*failed, *ended(1.0)], 1) is None
+
+
+async def test_a_policy_that_cannot_be_put_back_keeps_nobody_away(bench: Bench) -> None:
+    def impose() -> None:
+        if bench.imposed[-1] is None:
+            raise OSError("no gateway")
+
+    bench.on_impose = impose
+    before = wanted(bench)
+    with pytest.raises(OSError, match="no gateway"):
+        await bench.run()
+    assert wanted(bench) == before
+    assert not bench.comparer.running
