@@ -204,6 +204,8 @@ class Measuring:
         self._message = f"run {number} of {total}: {name}"
         played = await self._play(script)
         after = await self._counters(settle=True)
+        if not any(record.outcome == "ok" for record in played) or self._engine_is_gone():
+            raise EndedError(f"The engine stopped answering in run {number} ({name}), which does not count.")
         origin = self._origin
         assert origin is not None
         mine = {record.request_id for record in played}
@@ -271,6 +273,11 @@ class Measuring:
             if time.monotonic() > end:
                 raise EndedError(f"The gateway did not take the policy ({why}) within {POLICY_S:.0f} s.")
             await self._wait()
+
+    def _engine_is_gone(self) -> bool:
+        """One that somebody else started has no phase to tell it by."""
+        snapshot = self._seen()
+        return snapshot is not None and snapshot.engine.healthy is False
 
     async def _counters(self, *, settle: bool = False) -> Counters | None:
         """The engine's own; `settle`: once nothing runs there."""

@@ -22,7 +22,7 @@ from server.config import LoadSettings, Paths, StackSettings
 from server.gateway.policy import Policy
 from server.gateway.records import GatewayRecord
 from server.population import Population
-from server.telemetry.snapshot import Queue, Snapshot
+from server.telemetry.snapshot import Engine, Queue, Snapshot
 from tests.fakes.waiting import until
 
 
@@ -115,6 +115,7 @@ class Bench:
         self.imposed: list[Policy | None] = []
         self.notes: list[str] = []
         self.gone = False
+        self.healthy = True
         self.takes = True
         """The gateway takes what is imposed."""
         self.on_impose: Callable[[], None] = lambda: None
@@ -128,7 +129,8 @@ class Bench:
 
     def seen(self) -> Snapshot:
         rules = self.imposed[-1] if self.takes and self.imposed else None
-        return Snapshot(seq=1, at=1.0, wall=1_795_445_000.0, queue=Queue(rules=rules or self.base))
+        engine = Engine(healthy=self.healthy)
+        return Snapshot(seq=1, at=1.0, wall=1_795_445_000.0, queue=Queue(rules=rules or self.base), engine=engine)
 
     def policy_in_force(self) -> Policy:
         return self.base
@@ -259,6 +261,14 @@ def _loses(bench: Bench) -> None:
     ScriptedChild.lost = 2
 
 
+def _fails(bench: Bench) -> None:
+    ScriptedChild.outcome = lambda arrival: "error"
+
+
+def _ill(bench: Bench) -> None:
+    bench.healthy = False
+
+
 def _deaf(bench: Bench) -> None:
     bench.takes = False
 
@@ -271,6 +281,8 @@ def _deaf(bench: Bench) -> None:
         (_stopped, "It was stopped by hand."),
         (_breaks, "It failed (RuntimeError('a bug'))"),
         (_loses, "2 requests of"),
+        (_fails, "The engine stopped answering in run 3 (shortest), which does not count."),
+        (_ill, "The engine stopped answering in run 3"),
         (_deaf, "did not take the policy"),
     ],
 )
