@@ -157,8 +157,8 @@ def _print(comparison: Comparison, as_json: bool) -> int:
     from server.compare import text
 
     print("\n".join(text.lines(comparison)))
-    print()
-    print("\n".join(plain(line) for line in compared(comparison, CELLS)))
+    for line in compared(comparison, CELLS):
+        print(plain(line))
     return 0
 
 
