@@ -53,8 +53,8 @@ def add(verb: VerbMaker) -> None:
         "shortest:ageing=10,overload=shed (the names of `spark-serve policy`'s options)",
     )
     compare.add_argument("--rounds", type=count, default=1, metavar="N", help="times A B B A (default 1)")
-    compare.add_argument("--seconds", type=positive, metavar="S", help="of one run; default 20 to 60 by the rate")
-    compare.add_argument("--rate", type=positive, metavar="R", help="requests/s; default 1.2 x what the engine serves")
+    compare.add_argument("--seconds", type=positive, metavar="S", help="of one run; default 16 to 50 by the rate")
+    compare.add_argument("--rate", type=positive, metavar="R", help="requests/s; default 1.4 x what the engine serves")
     compare.add_argument("--max-in-flight", type=count, metavar="N", help="default: the engine's max-num-seqs")
     compare.add_argument("--long-share", type=positive, metavar="X", help="of the requests; default 0.15")
     compare.add_argument("--short", type=lengths, metavar="P/R", help="tokens of a short prompt and its reply")
@@ -157,8 +157,8 @@ def _print(comparison: Comparison, as_json: bool) -> int:
     from server.compare import text
 
     print("\n".join(text.lines(comparison)))
-    print()
-    print("\n".join(plain(line) for line in compared(comparison, CELLS)))
+    for line in compared(comparison, CELLS):
+        print(plain(line))
     return 0
 
 

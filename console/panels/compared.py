@@ -39,13 +39,13 @@ def compared(comparison: Comparison, cells: int) -> list[Line]:
         longest = max((value for values in samples for value in values), default=0.0)
         if longest <= 0:
             continue
-        rows.append(line(Span(f"{kind} requests", "title"), Span(": time to first token, share of each arm", "label")))
+        rows += [(), line(Span(f"{kind} requests", "title"), Span(": time to first token, share of each arm", "label"))]
         top = raster.nice_top(longest)
         width = max(8, cells - names - 6)
         for arm, values in zip(arms, samples, strict=True):
             rows += _histogram(arm.name, values, _waits(arm, long=long), top, names, width)
-        rows += [_axis(top, names, width), ()]
-    return rows[:-1]
+        rows.append(_axis(top, names, width))
+    return rows
 
 
 def _waits(arm: ArmFigures, *, long: bool) -> Waits:

@@ -7,9 +7,10 @@ import msgspec
 from server.compare.arm import Arm
 from server.compare.mixture import Mixture
 
-LOAD = 1.2
-"""Requests that come against those the engine can serve: enough that some wait, and not so many that all do for long."""
-SECONDS = (20.0, 60.0)
+LOAD = 1.4
+"""Requests that come against those the engine was seen to serve: so much that the queue grows in every run, though what was
+seen is a fifth too low, and the short ones alone would still be served. Near 1 a run's luck decides more than its policy."""
+SECONDS = (16.0, 50.0)
 """Of one run, where nobody gave them: at least and at most."""
 WANTED = 400
 """Requests of an arm that its runs should have together."""

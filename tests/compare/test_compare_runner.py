@@ -14,14 +14,15 @@ from loadgen import commands as told
 from loadgen.arrivals import Arrival, Gamma, Script, schedule
 from loadgen.records import IntervalRecord, Outcome, RequestRecord
 from server import commands
-from server.compare import runner
+from server.compare import measuring
+from server.compare.measuring import served_per_s
 from server.compare.result import Comparison, load
-from server.compare.runner import Comparer, served_per_s
+from server.compare.runner import Comparer
 from server.config import LoadSettings, Paths, StackSettings
 from server.gateway.policy import Policy
 from server.gateway.records import GatewayRecord
 from server.population import Population
-from server.telemetry.snapshot import Queue, Snapshot
+from server.telemetry.snapshot import Engine, Queue, Snapshot
 from tests.fakes.waiting import until
 
 
@@ -114,6 +115,7 @@ class Bench:
         self.imposed: list[Policy | None] = []
         self.notes: list[str] = []
         self.gone = False
+        self.healthy = True
         self.takes = True
         """The gateway takes what is imposed."""
         self.on_impose: Callable[[], None] = lambda: None
@@ -127,7 +129,8 @@ class Bench:
 
     def seen(self) -> Snapshot:
         rules = self.imposed[-1] if self.takes and self.imposed else None
-        return Snapshot(seq=1, at=1.0, wall=1_795_445_000.0, queue=Queue(rules=rules or self.base))
+        engine = Engine(healthy=self.healthy)
+        return Snapshot(seq=1, at=1.0, wall=1_795_445_000.0, queue=Queue(rules=rules or self.base), engine=engine)
 
     def policy_in_force(self) -> Policy:
         return self.base
@@ -158,7 +161,7 @@ class Bench:
 async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     monkeypatch.setattr("server.population.KeptChild", ScriptedChild)
     for name in ("LEAD_S", "TICK_S", "COUNTERS_S"):
-        monkeypatch.setattr(runner, name, 0.001)
+        monkeypatch.setattr(measuring, name, 0.001)
     ScriptedChild.outcome = lambda arrival: "ok"
     ScriptedChild.lost = ScriptedChild.others = 0
     paths = Paths(data=tmp_path, state=tmp_path, runtime=tmp_path)
@@ -228,8 +231,8 @@ async def test_the_rate_is_a_little_more_than_was_served(bench: Bench) -> None:
     comparison = await bench.run(rate=None, seconds=None)
     assert comparison is not None
     # 24 at once: the 16 that end before the queue runs empty are short ones, which end after 2 s
-    assert comparison.question.served_per_s == 8.0
-    assert (comparison.question.rate_per_s, comparison.question.seconds) == (9.6, 21.0)
+    assert comparison.question.served_per_s == 10.0
+    assert (comparison.question.rate_per_s, comparison.question.seconds) == (14.0, 16.0)
 
 
 async def test_an_open_loop_comes_back(bench: Bench) -> None:
@@ -258,6 +261,14 @@ def _loses(bench: Bench) -> None:
     ScriptedChild.lost = 2
 
 
+def _fails(bench: Bench) -> None:
+    ScriptedChild.outcome = lambda arrival: "error"
+
+
+def _ill(bench: Bench) -> None:
+    bench.healthy = False
+
+
 def _deaf(bench: Bench) -> None:
     bench.takes = False
 
@@ -270,6 +281,8 @@ def _deaf(bench: Bench) -> None:
         (_stopped, "It was stopped by hand."),
         (_breaks, "It failed (RuntimeError('a bug'))"),
         (_loses, "2 requests of"),
+        (_fails, "The engine stopped answering in run 3 (shortest), which does not count."),
+        (_ill, "The engine stopped answering in run 3"),
         (_deaf, "did not take the policy"),
     ],
 )
@@ -277,8 +290,8 @@ async def test_whatever_ends_it_all_is_put_back_and_whole_runs_count(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, what: Callable[[Bench], None], says: str
 ) -> None:
     for name in ("SILENT_S", "POLICY_S"):
-        monkeypatch.setattr(runner, name, 0.05)
-    monkeypatch.setattr(runner, "GATEWAY_S", 0.0)
+        monkeypatch.setattr(measuring, name, 0.05)
+    monkeypatch.setattr(measuring, "GATEWAY_S", 0.0)
     before = wanted(bench)
 
     def impose() -> None:
@@ -383,8 +396,21 @@ def test_the_rate_of_a_burst_is_that_of_the_time_in_which_all_places_are_taken()
             for at in times
         ]
 
-    assert served_per_s(ended(1.0, 2.0, 3.0, 4.0, 9.0, 30.0), 2) == 4 / 4.0
+    assert served_per_s(ended(1.0, 2.0, 3.0, 4.0, 9.0, 30.0), 2) == (4 + 1) / 4.0
     assert served_per_s(ended(1.0, 2.0), 8) == 1.0
     assert served_per_s([], 8) is None
     failed = [msgspec.structs.replace(record, outcome="error") for record in ended(1.0, 1.0, 1.0)]
     assert served_per_s([*failed, *ended(1.0)], 1) is None
+
+
+async def test_a_policy_that_cannot_be_put_back_keeps_nobody_away(bench: Bench) -> None:
+    def impose() -> None:
+        if bench.imposed[-1] is None:
+            raise OSError("no gateway")
+
+    bench.on_impose = impose
+    before = wanted(bench)
+    with pytest.raises(OSError, match="no gateway"):
+        await bench.run()
+    assert wanted(bench) == before
+    assert not bench.comparer.running

@@ -35,7 +35,8 @@ def comparison(*waits: tuple[int, bool, list[float]]) -> Comparison:
 
 def test_each_arm_is_a_histogram_on_one_axis() -> None:
     made = comparison((0, False, [n / 100 for n in range(100)] + [3.9]), (1, False, [0.2] * 8))
-    lines = [plain(line) for line in compared(made, 72)]
+    blank, *lines = (plain(line) for line in compared(made, 72))
+    assert blank == ""
     left = 32
     assert lines[0] == "short requests: time to first token, share of each arm"
     assert lines[1].startswith("fifo")
