@@ -32,7 +32,7 @@ from samples import IDLE, LOADED, course
 
 from console.app import CockpitApp
 from console.sources.live import decode
-from server.telemetry.snapshot import Quantiles, Snapshot, Value, snapshot_encoder
+from server.telemetry.snapshot import JoinedRequest, Quantiles, Snapshot, Value, snapshot_encoder
 
 ALTERNATE_SCREEN = b"\x1b[?1049h"
 FIRST_DATA = "● live".encode()
@@ -135,6 +135,9 @@ class MovingSource:
         for snapshot in moving(last, self.every_s, self.idle):
             await asyncio.sleep(self.every_s)
             yield decode(snapshot_encoder.encode(snapshot))
+
+    async def requests(self, since: float, until: float, limit: int) -> list[JoinedRequest]:
+        return []
 
     async def send(self, command: object) -> None:
         raise NotImplementedError

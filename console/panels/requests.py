@@ -1,0 +1,284 @@
+"""Single requests: who waits now, and those that finished, newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from console import endings
+from console import format as fmt
+from console.deeds import ONLY_EXPLAINED
+from console.ink import Line, Span, between, cut, fit, frame, line, pick, width
+from console.kept import ONLY, Listing, ended_at
+from console.panels.breakdown import SHOWN_FROM, look
+from console.raster import apportion
+from console.view import View
+from loadgen.slo import Slo
+from server.gateway.records import QueuedRequest
+from server.telemetry.snapshot import JoinedRequest, Queue, Snapshot
+
+FRAMED_FROM = 9
+"""Rows from which on the list has a frame."""
+WIDE_FROM = 110
+"""Cells inside the frame from which on reasons and TPOT have room."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the list."""
+
+    name: str
+    cells: int
+    draw: Callable[[JoinedRequest, Snapshot], Span]
+    left: bool = False
+
+
+def _ended(request: JoinedRequest, snapshot: Snapshot) -> Span:
+    return Span(fmt.time_of_day(snapshot.wall - snapshot.at + ended_at(request)), "faint")
+
+
+def _who(request: JoinedRequest, snapshot: Snapshot) -> Span:
+    del snapshot
+    name, behaviour = endings.who(request), fmt.sanitize(request.behaviour, 20)
+    return Span(f"{name} {behaviour}".strip() or fmt.ABSENT_TEXT, "text" if request.who else "label", behaviour)
+
+
+def _who_briefly(request: JoinedRequest, snapshot: Snapshot) -> Span:
+    return _who(request, snapshot)._replace(text=endings.who(request) or fmt.ABSENT_TEXT)
+
+
+def _outcome(request: JoinedRequest, snapshot: Snapshot) -> Span:
+    del snapshot
+    word, style = endings.brief(request)
+    why = endings.reason(request, 120)
+    return Span(f"{word}: {why}" if why else word, style, endings.outcome(request))
+
+
+def _outcome_briefly(request: JoinedRequest, snapshot: Snapshot) -> Span:
+    del snapshot
+    word, style = endings.brief(request)
+    return Span(word, style, endings.outcome(request))
+
+
+def _tokens(request: JoinedRequest, snapshot: Snapshot) -> Span:
+    del snapshot
+    prompt, reply = (fmt.short_count(count) for count in (request.prompt_tokens, request.completion_tokens))
+    known = request.prompt_tokens is not None or request.completion_tokens is not None
+    return Span(f"{prompt}/{reply}" if known else fmt.ABSENT_TEXT, "text" if known else "absent", "prompt/reply")
+
+
+def _seconds(value: float | None, *, loud: bool = False) -> Span:
+    known = fmt.known(value) is not None
+    return Span(fmt.seconds(value), "absent" if not known else "warn" if loud else "text")
+
+
+COLUMNS = (
+    Column("ended", 10, _ended, left=True),
+    Column("who", 16, _who, left=True),
+    Column("outcome", 34, _outcome, left=True),
+    Column("tokens", 10, _tokens),
+    Column("queue", 9, lambda request, _: _seconds(request.stages.get("queue"))),
+    Column("TTFT", 9, lambda request, _: _seconds(request.ttft_s, loud=request.missed == "ttft")),
+    Column("TPOT", 9, lambda request, _: _seconds(request.tpot_s, loud=request.missed == "tpot")),
+    Column("E2E", 9, lambda request, _: _seconds(request.e2e_s)),
+)
+NARROW = (
+    Column("ended", 9, _ended, left=True),
+    Column("who", 8, _who_briefly, left=True),
+    Column("outcome", 10, _outcome_briefly, left=True),
+    Column("tokens", 9, _tokens),
+    *(Column(column.name, 7, column.draw) for column in COLUMNS[4:]),
+)
+
+
+def list_rows(rows: int) -> int:
+    """How many requests stand on a list of so many rows."""
+    return max(0, rows - (3 if rows >= FRAMED_FROM else 2))
+
+
+def requests(view: View, cells: int, rows: int) -> list[Line]:
+    """A heading and a row a request; framed where there is room."""
+    listing, snapshot = view.listing, view.snapshot or Snapshot(seq=0, at=0.0, wall=0.0)
+    framed = rows >= FRAMED_FROM
+    inner = cells - 4 if framed else cells - 2
+    columns = _columns(inner)
+    body: list[Line] = [_heading(columns, inner)]
+    for index in listing.window(list_rows(rows)):
+        request = listing.shown[index]
+        body.append(_row(request, snapshot, columns, inner, listing, index))
+    if not listing.shown:
+        body = [line("  ", Span(sentence, "label")) for sentence in [why_empty(listing, snapshot)] if sentence]
+    place = _place(listing)
+    title = _title(listing, snapshot, cells - width(place) - 10)
+    if framed:
+        return frame(title, body, cells, rows, right=place)
+    head = between(line(" ") + title, place + line(" "), cells)
+    return [head, *(fit(line(" ") + one, cells) for one in body)][:rows]
+
+
+def _columns(inner: int) -> tuple[Column, ...]:
+    if inner < WIDE_FROM:
+        return NARROW
+    more = max(0, inner - WIDE_FROM - 10) // 3
+    return tuple(
+        replace(column, cells=column.cells + more) if column.name == "outcome" else column for column in COLUMNS
+    )
+
+
+def _heading(columns: tuple[Column, ...], inner: int) -> Line:
+    names = (column.name.ljust(column.cells) if column.left else column.name.rjust(column.cells) for column in columns)
+    told = "  " + "".join(names) + "  "
+    return line(Span(told + ("where its time went" if inner - len(told) >= 19 else "its time"), "faint"))
+
+
+def _row(
+    request: JoinedRequest, snapshot: Snapshot, columns: tuple[Column, ...], inner: int, listing: Listing, index: int
+) -> Line:
+    chosen = listing.chosen is request
+    action = f"screen.point({index})"
+    spans = line(Span("▸ " if chosen else "  ", "bright", action=action))
+    for column in columns:
+        span = column.draw(request, snapshot)
+        text = cut(span.text, column.cells - 1)
+        blank = " " * (column.cells - width((span._replace(text=text),)))
+        style = "bright" if chosen and span.style in {"text", "label", "faint"} else span.style
+        shown = text + blank if column.left else blank + text
+        spans += (Span(shown, style, span.note, action),)
+    return (
+        spans
+        + line("  ")
+        + tuple(span._replace(action=action) for span in stage_bar(request.stages, inner - width(spans) - 2))
+    )
+
+
+def stage_bar(stages: dict[str, float], cells: int) -> Line:
+    """The stages of one request side by side, in shares of its time."""
+    total = sum(seconds for seconds in stages.values() if seconds > 0)
+    sizes = apportion([seconds if seconds >= SHOWN_FROM * total else 0.0 for seconds in stages.values()], cells)
+    spans = []
+    for (name, seconds), size in zip(stages.items(), sizes, strict=True):
+        fill, style = look(name)
+        spans.append(Span(fill * size, style, f"{fmt.sanitize(name, 20)} {fmt.seconds(seconds)}"))
+    return line(*spans)
+
+
+def _title(listing: Listing, snapshot: Snapshot, room: int) -> Line:
+    """The filters with how many each shows, and what they are of."""
+    spans = line(Span("requests", "title"))
+    if listing.span is None:
+        return spans
+    for only in ONLY:
+        count = fmt.count(listing.counts.get(only, 0))
+        style = "key" if only == listing.only else "label"
+        spans += line("  ", Span(f" {only} {count} ", style, ONLY_EXPLAINED[only], f"screen.filter('{only}')"))
+    lasted = line(Span(f" the last {fmt.span(max(0.0, snapshot.at - listing.span[0]))}", "label"))
+    kept = line(Span(f"  of {fmt.count(listing.kept)} kept,", "label", "the stack keeps the last 4 000"))
+    return pick(room, spans + kept + lasted, spans + lasted, spans)
+
+
+def _place(listing: Listing) -> Line:
+    if not listing.shown:
+        return ()
+    if listing.following:
+        return line(Span("following the newest", "live"))
+    return line(Span(f"{fmt.count(listing.index + 1)} of {fmt.count(len(listing.shown))}", "figure"))
+
+
+def why_empty(listing: Listing, snapshot: Snapshot) -> str:
+    """One calm sentence on why no request is shown."""
+    if listing.why:
+        return f"no requests to show: {fmt.sanitize(listing.why)}"
+    if not listing.kept:
+        return _why_none(listing, snapshot)
+    last = "the last request" if listing.kept == 1 else f"the last {fmt.count(listing.kept)} requests"
+    if listing.only == "slow":
+        return f"nobody waited too long in {last} ({promise(snapshot.feel.slo)})"
+    return f"{'nobody left early' if listing.only == 'abandoned' else 'nothing failed'} in {last}"
+
+
+def _why_none(listing: Listing, snapshot: Snapshot) -> str:
+    gateway = snapshot.sources.get("gateway")
+    if gateway is not None and not gateway.ok:
+        detail = f" ({fmt.sanitize(gateway.detail)})" if gateway.detail else ""
+        return f"the gateway does not answer{detail}: nobody tells of requests"
+    if snapshot.engine.attached:
+        return (
+            f"no request has passed our gateway{_at(snapshot.queue)}: what goes to the engine directly is not seen here"
+        )
+    return "no request has finished yet" if listing.asked else "asking for the latest requests"
+
+
+def _at(queue: Queue) -> str:
+    return f" at {fmt.sanitize(queue.url, 60)}" if queue.url else ""
+
+
+def promise(slo: Slo) -> str:
+    """The limits that a good request keeps."""
+    return f"TTFT ≤ {fmt.seconds(slo.ttft_s)}, TPOT ≤ {fmt.seconds(slo.tpot_s)}"
+
+
+def waiting(view: View, cells: int, rows: int) -> list[Line]:
+    """Those who wait now, the next to go first: side by side in one row, or framed with as many as fit."""
+    queue = view.snapshot.queue if view.snapshot else Queue()
+    head = _depth(queue, brief=rows < 3 and cells < WIDE_FROM)
+    if rows < 3:
+        spans = line(" ") + head
+        for queued in queue.first:
+            one = line("  ", *_queued(queued, wide=False))
+            if width(spans) + width(one) > cells - 1:
+                break
+            spans += one
+        return [fit(spans, cells)]
+    inner = cells - 4
+    count = max(1, inner // QUEUED_CELLS)
+    each = inner // count
+    body: list[Line] = [()] * (rows - 2)
+    for place, queued in enumerate(queue.first[: count * (rows - 2)]):
+        x, y = divmod(place, rows - 2)
+        body[y] = fit(body[y], x * each) + fit(_queued(queued, wide=True), each - 2)
+    if not queue.first:
+        body[0] = line(Span(_nobody(queue), "label"))
+    return frame(head, body, cells, rows)
+
+
+QUEUED_CELLS = 50
+"""One who waits, in the frame."""
+
+
+def _depth(queue: Queue, *, brief: bool) -> Line:
+    spans = line(Span("waiting now", "title"))
+    depth = fmt.known(queue.depth.v)
+    if depth is None:
+        return spans + line(Span(f"  {fmt.ABSENT_TEXT}", "absent", fmt.sanitize(queue.depth.why) or "not known"))
+    spans += line(Span(f"  {fmt.count(depth)}", "figure"))
+    if depth and not brief:
+        what = endings.WAITED_FOR.get(queue.why, fmt.sanitize(queue.why, 30))
+        spans += line(Span(f"  {fmt.sanitize(queue.policy, 30)}", "label"))
+        spans += line(Span(f", for {what}" if what else "", "label"))
+    stale = fmt.age(queue.first_age_s or 0.0)
+    return spans + line(Span(stale if queue.first else "", "stale"))
+
+
+def _nobody(queue: Queue) -> str:
+    if fmt.known(queue.depth.v) is None:
+        return fmt.sanitize(queue.depth.why) or "the gateway has not told"
+    return "who waits is not known" if queue.depth.v else "nobody waits: who comes goes at once"
+
+
+def _queued(queued: QueuedRequest, *, wide: bool) -> Line:
+    note = (
+        f"{fmt.sanitize(queued.request_id, 80)}: prompt about {queued.prompt_tokens} tokens, "
+        f"reply at most {queued.output_tokens}"
+    )
+    waited = Span(f"{fmt.seconds(queued.waited_s):>7}" if wide else fmt.seconds(queued.waited_s), "wait", note)
+    user = fmt.sanitize(queued.user, 40) or fmt.ABSENT_TEXT
+    priority = f"prio {queued.priority}" if wide or queued.priority else ""
+    aged = "aged" if queued.aged else ""
+    if not wide:
+        return line(waited, Span(f" {cut(user, 12)}", "text", note), Span(f" {priority}" if priority else "", "label"))
+    rest = line(
+        Span(f" {cut(user, 14):<14}", "text", note),
+        Span(f" {priority:<7}", "label"),
+        Span(f" {aged:<4}", "warn", "it goes before all who have not waited so long"),
+    )
+    return line(waited) + rest + pick(14, line(Span(f" {cut(fmt.sanitize(queued.request_id, 80), 13)}", "faint", note)))
