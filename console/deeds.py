@@ -7,6 +7,7 @@ from typing import Literal
 
 from textual.binding import Binding, BindingType
 
+from console.kept import ONLY_EXPLAINED
 from loadgen.presets import presets
 from loadgen.profile import Profile
 from server.telemetry.snapshot import Snapshot
@@ -39,14 +40,6 @@ PRESETS = presets(Profile(), trace="the trace given with --trace")
 """As they are listed here; the stack fits them to its model."""
 _LETTERS = "ABCDEFGHIJKLMNOP"
 PRESET_KEYS = {preset.name: letter for preset, letter in zip(PRESETS, _LETTERS, strict=False)}
-
-ONLY_EXPLAINED = {
-    "all": "Every request that finished lately",
-    "slow": "Those that missed the TTFT or TPOT that is promised",
-    "failed": "Those that were refused or failed",
-    "abandoned": "Those whose client left before the end",
-}
-"""The filters of the Requests screen."""
 
 DEEDS: tuple[Deed, ...] = (
     Deed(

@@ -14,6 +14,12 @@ Only = Literal["all", "slow", "failed", "abandoned"]
 failed; those whose client left."""
 
 ONLY: tuple[Only, ...] = get_args(Only)
+ONLY_EXPLAINED: dict[Only, str] = {
+    "all": "Every request that finished lately",
+    "slow": "Those that missed the TTFT or TPOT that is promised",
+    "failed": "Those that were refused or failed",
+    "abandoned": "Those whose client left before the end",
+}
 KEEP = 4_000
 """As many as the stack keeps."""
 

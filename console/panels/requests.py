@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 from console import endings
 from console import format as fmt
-from console.deeds import ONLY_EXPLAINED
-from console.ink import Line, Span, between, cut, fit, frame, line, pick, width
-from console.kept import ONLY, Listing, ended_at
+from console.ink import Line, Span, between, cut, fit, frame, line, pick, width, wrap
+from console.kept import ONLY, ONLY_EXPLAINED, Listing, ended_at
 from console.panels.breakdown import SHOWN_FROM, look
 from console.raster import apportion
 from console.view import View
@@ -101,19 +100,27 @@ def requests(view: View, cells: int, rows: int) -> list[Line]:
     listing, snapshot = view.listing, view.snapshot or Snapshot(seq=0, at=0.0, wall=0.0)
     framed = rows >= FRAMED_FROM
     inner = cells - 4 if framed else cells - 2
-    columns = _columns(inner)
-    body: list[Line] = [_heading(columns, inner)]
-    for index in listing.window(list_rows(rows)):
-        request = listing.shown[index]
-        body.append(_row(request, snapshot, columns, inner, listing, index))
-    if not listing.shown:
-        body = [line("  ", Span(sentence, "label")) for sentence in [why_empty(listing, snapshot)] if sentence]
+    if listing.shown:
+        body = table(listing, snapshot, inner, listing.window(list_rows(rows)), marked=True)
+    else:
+        body = wrap(why_empty(listing, snapshot), inner - 2, "label")
+        body = [line("  ") + one for one in body]
     place = _place(listing)
     title = _title(listing, snapshot, cells - width(place) - 10)
     if framed:
         return frame(title, body, cells, rows, right=place)
     head = between(line(" ") + title, place + line(" "), cells)
     return [head, *(fit(line(" ") + one, cells) for one in body)][:rows]
+
+
+def table(listing: Listing, snapshot: Snapshot, cells: int, which: range, *, marked: bool = False) -> list[Line]:
+    """A heading, and those rows of what a filter shows; `marked`: with a sign at the chosen one."""
+    columns = _columns(cells)
+    rows = [_heading(columns, cells)]
+    for index in which:
+        request = listing.shown[index]
+        rows.append(_row(request, snapshot, columns, cells, index, chosen=marked and request is listing.chosen))
+    return rows
 
 
 def _columns(inner: int) -> tuple[Column, ...]:
@@ -132,9 +139,8 @@ def _heading(columns: tuple[Column, ...], inner: int) -> Line:
 
 
 def _row(
-    request: JoinedRequest, snapshot: Snapshot, columns: tuple[Column, ...], inner: int, listing: Listing, index: int
+    request: JoinedRequest, snapshot: Snapshot, columns: tuple[Column, ...], inner: int, index: int, *, chosen: bool
 ) -> Line:
-    chosen = listing.chosen is request
     action = f"screen.point({index})"
     spans = line(Span("▸ " if chosen else "  ", "bright", action=action))
     for column in columns:
@@ -174,6 +180,16 @@ def _title(listing: Listing, snapshot: Snapshot, room: int) -> Line:
     lasted = line(Span(f" the last {fmt.span(max(0.0, snapshot.at - listing.span[0]))}", "label"))
     kept = line(Span(f"  of {fmt.count(listing.kept)} kept,", "label", "the stack keeps the last 4 000"))
     return pick(room, spans + kept + lasted, spans + lasted, spans)
+
+
+def of_how_many(listing: Listing, snapshot: Snapshot, limit: int) -> str:
+    """What a list of at most `limit` requests is of, for a place without colours."""
+    shown = len(listing.shown)
+    which = f"{fmt.count(min(limit, shown))} of {fmt.count(shown)}" if limit < shown else fmt.count(shown)
+    name = "requests" if listing.only == "all" else f"{listing.only} requests"
+    ago_s = snapshot.at - listing.span[0] if listing.span else 0.0
+    kept = f" of {fmt.count(listing.kept)}" if shown < listing.kept else ""
+    return f"{which} {name}{kept}, newest first, the last {fmt.span(ago_s)}"
 
 
 def _place(listing: Listing) -> Line:

@@ -94,7 +94,7 @@ def stage_rows(request: JoinedRequest, cells: int, rows: int) -> list[Line]:
     shown = dict(request.stages)
     hidden: list[float] = []
     while len(shown) > max(1, rows - 2 - (len(hidden) > 0)):
-        named = [name for name in shown if name != UNATTRIBUTED] or list(shown)
+        named = [name for name in shown if name != UNATTRIBUTED] if len(shown) > 2 else list(shown)
         hidden.append(shown.pop(min(named, key=lambda name: abs(shown[name]))))
     lines: list[Line] = []
     begin = 0.0
