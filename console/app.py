@@ -152,8 +152,8 @@ class CockpitApp(App[Left]):
 
     @on(RequestsCame)
     def _show_requests(self, message: RequestsCame) -> None:
-        if self.kept.take(message.found, message.why):
-            self.redraw()
+        if self.kept.take(message.found, message.why) and isinstance(self.screen, RequestsScreen):
+            self.screen.renew()
 
     @on(SourceEnded)
     def _show_end(self) -> None:

@@ -20,8 +20,8 @@ ONLY_EXPLAINED: dict[Only, str] = {
     "failed": "Those that were refused or failed",
     "abandoned": "Those whose client left before the end",
 }
-KEEP = 4_000
-"""As many as the stack keeps."""
+KEEP = 2_000
+"""Half of what the stack keeps: a console has to stay small."""
 
 
 def of_interest(request: JoinedRequest, only: Only) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from console.kept import KEEP, Choice, Kept, key_of
+from console.kept import Choice, Kept, key_of
 from console.load_verbs import VerbMaker
 from console.verb import count
 from server.client import StackClient, StackError
@@ -16,6 +16,8 @@ from server.config import default_paths
 from server.telemetry.snapshot import JoinedRequest, Snapshot
 
 SHOWN = 40
+ALL = 4_000
+"""As many as the stack keeps."""
 WIDEST = 160
 """Cells; a wider terminal makes longer bars and nothing clearer."""
 NO_TERMINAL = (130, 24)
@@ -41,8 +43,8 @@ def add(verb: VerbMaker) -> None:
 def _requests(options: argparse.Namespace) -> int:
     client = StackClient(default_paths())
     snapshot = client.snapshot()
-    kept = Kept()
-    kept.take(client.requests(KEEP))
+    kept = Kept(ALL)
+    kept.take(client.requests(ALL))
     listing = Choice(options.only).listing(kept)
     cells = min(WIDEST, shutil.get_terminal_size(NO_TERMINAL).columns)
     if options.id is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from console import endings
 from console import format as fmt
-from console.ink import Line, Span, between, cut, fit, frame, line, pick, width, wrap
+from console.ink import Line, Span, between, cut, fit, frame, line, pick, text_width, width, wrap
 from console.kept import ONLY, ONLY_EXPLAINED, Listing, ended_at
 from console.panels.breakdown import SHOWN_FROM, look
 from console.raster import apportion
@@ -28,39 +29,31 @@ class Column:
 
     name: str
     cells: int
-    draw: Callable[[JoinedRequest, Snapshot], Span]
+    draw: Callable[[JoinedRequest], Span]
     left: bool = False
 
 
-def _ended(request: JoinedRequest, snapshot: Snapshot) -> Span:
-    return Span(fmt.time_of_day(snapshot.wall - snapshot.at + ended_at(request)), "faint")
-
-
-def _who(request: JoinedRequest, snapshot: Snapshot) -> Span:
-    del snapshot
+def _who(request: JoinedRequest) -> Span:
     name, behaviour = endings.who(request), fmt.sanitize(request.behaviour, 20)
     return Span(f"{name} {behaviour}".strip() or fmt.ABSENT_TEXT, "text" if request.who else "label", behaviour)
 
 
-def _who_briefly(request: JoinedRequest, snapshot: Snapshot) -> Span:
-    return _who(request, snapshot)._replace(text=endings.who(request) or fmt.ABSENT_TEXT)
+def _who_briefly(request: JoinedRequest) -> Span:
+    return _who(request)._replace(text=endings.who(request) or fmt.ABSENT_TEXT)
 
 
-def _outcome(request: JoinedRequest, snapshot: Snapshot) -> Span:
-    del snapshot
+def _outcome(request: JoinedRequest) -> Span:
     word, style = endings.brief(request)
     why = endings.reason(request, 120)
     return Span(f"{word}: {why}" if why else word, style, endings.outcome(request))
 
 
-def _outcome_briefly(request: JoinedRequest, snapshot: Snapshot) -> Span:
-    del snapshot
+def _outcome_briefly(request: JoinedRequest) -> Span:
     word, style = endings.brief(request)
     return Span(word, style, endings.outcome(request))
 
 
-def _tokens(request: JoinedRequest, snapshot: Snapshot) -> Span:
-    del snapshot
+def _tokens(request: JoinedRequest) -> Span:
     prompt, reply = (fmt.short_count(count) for count in (request.prompt_tokens, request.completion_tokens))
     known = request.prompt_tokens is not None or request.completion_tokens is not None
     return Span(f"{prompt}/{reply}" if known else fmt.ABSENT_TEXT, "text" if known else "absent", "prompt/reply")
@@ -71,22 +64,22 @@ def _seconds(value: float | None, *, loud: bool = False) -> Span:
     return Span(fmt.seconds(value), "absent" if not known else "warn" if loud else "text")
 
 
+ENDED_CELLS = 10
+"""When it ended, before all columns."""
 COLUMNS = (
-    Column("ended", 10, _ended, left=True),
     Column("who", 16, _who, left=True),
     Column("outcome", 34, _outcome, left=True),
     Column("tokens", 10, _tokens),
-    Column("queue", 9, lambda request, _: _seconds(request.stages.get("queue"))),
-    Column("TTFT", 9, lambda request, _: _seconds(request.ttft_s, loud=request.missed == "ttft")),
-    Column("TPOT", 9, lambda request, _: _seconds(request.tpot_s, loud=request.missed == "tpot")),
-    Column("E2E", 9, lambda request, _: _seconds(request.e2e_s)),
+    Column("queue", 9, lambda request: _seconds(request.stages.get("queue"))),
+    Column("TTFT", 9, lambda request: _seconds(request.ttft_s, loud=request.missed == "ttft")),
+    Column("TPOT", 9, lambda request: _seconds(request.tpot_s, loud=request.missed == "tpot")),
+    Column("E2E", 9, lambda request: _seconds(request.e2e_s)),
 )
 NARROW = (
-    Column("ended", 9, _ended, left=True),
     Column("who", 8, _who_briefly, left=True),
     Column("outcome", 10, _outcome_briefly, left=True),
     Column("tokens", 9, _tokens),
-    *(Column(column.name, 7, column.draw) for column in COLUMNS[4:]),
+    *(Column(column.name, 7, column.draw) for column in COLUMNS[3:]),
 )
 
 
@@ -123,6 +116,7 @@ def table(listing: Listing, snapshot: Snapshot, cells: int, which: range, *, mar
     return rows
 
 
+@lru_cache(maxsize=8)
 def _columns(inner: int) -> tuple[Column, ...]:
     if inner < WIDE_FROM:
         return NARROW
@@ -134,7 +128,7 @@ def _columns(inner: int) -> tuple[Column, ...]:
 
 def _heading(columns: tuple[Column, ...], inner: int) -> Line:
     names = (column.name.ljust(column.cells) if column.left else column.name.rjust(column.cells) for column in columns)
-    told = "  " + "".join(names) + "  "
+    told = f"  {'ended':<{ENDED_CELLS}}{''.join(names)}  "
     return line(Span(told + ("where its time went" if inner - len(told) >= 19 else "its time"), "faint"))
 
 
@@ -142,19 +136,28 @@ def _row(
     request: JoinedRequest, snapshot: Snapshot, columns: tuple[Column, ...], inner: int, index: int, *, chosen: bool
 ) -> Line:
     action = f"screen.point({index})"
-    spans = line(Span("▸ " if chosen else "  ", "bright", action=action))
+    ended = fmt.time_of_day(snapshot.wall - snapshot.at + ended_at(request))
+    spans = [
+        Span("▸ " if chosen else "  ", "bright", action=action),
+        Span(f"{ended:<{ENDED_CELLS}}", "bright" if chosen else "faint", action=action),
+    ]
+    for text, style, note, _ in _told(request, columns, inner):
+        spans.append(Span(text, "bright" if chosen and style in {"text", "label"} else style, note, action))
+    return tuple(spans)
+
+
+@lru_cache(maxsize=128)
+def _told(request: JoinedRequest, columns: tuple[Column, ...], inner: int) -> Line:
+    """What of a row does not change while the request is what it is: all but its clock time."""
+    spans: list[Span] = []
+    room = inner - 2 - ENDED_CELLS
     for column in columns:
-        span = column.draw(request, snapshot)
+        span = column.draw(request)
         text = cut(span.text, column.cells - 1)
-        blank = " " * (column.cells - width((span._replace(text=text),)))
-        style = "bright" if chosen and span.style in {"text", "label", "faint"} else span.style
-        shown = text + blank if column.left else blank + text
-        spans += (Span(shown, style, span.note, action),)
-    return (
-        spans
-        + line("  ")
-        + tuple(span._replace(action=action) for span in stage_bar(request.stages, inner - width(spans) - 2))
-    )
+        blank = " " * (column.cells - text_width(text))
+        spans.append(span._replace(text=text + blank if column.left else blank + text))
+        room -= column.cells
+    return line(*spans, "  ", *stage_bar(request.stages, room - 2))
 
 
 def stage_bar(stages: dict[str, float], cells: int) -> Line:

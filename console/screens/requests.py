@@ -44,11 +44,21 @@ class RequestsScreen(CockpitScreen):
     def show(self, view: View) -> None:
         """Draw what is kept, and ask for what is new."""
         self._drawn = view
+        super().show(self._listed(view))
+        self._ask(view)
+
+    def renew(self) -> None:
+        """Draw what came; the rest of the screen waits for the next snapshot."""
+        if self._drawn is not None:
+            view = self._listed(self._drawn)
+            for name in ("#requests", "#waterfall"):
+                self.query_one(name, Canvas).show(view)
+
+    def _listed(self, view: View) -> View:
         self._listing = self._choice.listing(view.kept)
         if not self._listing.following and self._listing.chosen is not None:
             self._choice = replace(self._choice, chosen=self._listing.chosen)
-        super().show(replace(view, listing=self._listing))
-        self._ask(view)
+        return replace(view, listing=self._listing)
 
     def _ask(self, view: View) -> None:
         if view.snapshot is None or view.frozen_s is not None or not self.is_current:
@@ -111,5 +121,4 @@ class RequestsScreen(CockpitScreen):
 
     def _choose(self, choice: Choice) -> None:
         self._choice = choice
-        if self._drawn is not None:
-            self.show(self._drawn)
+        self.renew()
