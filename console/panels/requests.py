@@ -1,4 +1,4 @@
-"""Single requests: who waits now, and those that finished, newest first."""
+"""Single requests that finished, newest first: who asked, how it ended, and where its time went."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from console.panels.breakdown import SHOWN_FROM, look
 from console.raster import apportion
 from console.view import View
 from loadgen.slo import Slo
-from server.gateway.records import QueuedRequest
 from server.telemetry.snapshot import JoinedRequest, Queue, Snapshot
 
 FRAMED_FROM = 9
@@ -234,70 +233,3 @@ def _at(queue: Queue) -> str:
 def promise(slo: Slo) -> str:
     """The limits that a good request keeps."""
     return f"TTFT ≤ {fmt.seconds(slo.ttft_s)}, TPOT ≤ {fmt.seconds(slo.tpot_s)}"
-
-
-def waiting(view: View, cells: int, rows: int) -> list[Line]:
-    """Those who wait now, the next to go first: side by side in one row, or framed with as many as fit."""
-    queue = view.snapshot.queue if view.snapshot else Queue()
-    head = _depth(queue, brief=rows < 3 and cells < WIDE_FROM)
-    if rows < 3:
-        spans = line(" ") + head
-        for queued in queue.first:
-            one = line("  ", *_queued(queued, wide=False))
-            if width(spans) + width(one) > cells - 1:
-                break
-            spans += one
-        return [fit(spans, cells)]
-    inner = cells - 4
-    count = max(1, inner // QUEUED_CELLS)
-    each = inner // count
-    body: list[Line] = [()] * (rows - 2)
-    for place, queued in enumerate(queue.first[: count * (rows - 2)]):
-        x, y = divmod(place, rows - 2)
-        body[y] = fit(body[y], x * each) + fit(_queued(queued, wide=True), each - 2)
-    if not queue.first:
-        body[0] = line(Span(_nobody(queue), "label"))
-    return frame(head, body, cells, rows)
-
-
-QUEUED_CELLS = 50
-"""One who waits, in the frame."""
-
-
-def _depth(queue: Queue, *, brief: bool) -> Line:
-    spans = line(Span("waiting now", "title"))
-    depth = fmt.known(queue.depth.v)
-    if depth is None:
-        return spans + line(Span(f"  {fmt.ABSENT_TEXT}", "absent", fmt.sanitize(queue.depth.why) or "not known"))
-    spans += line(Span(f"  {fmt.count(depth)}", "figure"))
-    if depth and not brief:
-        what = endings.WAITED_FOR.get(queue.why, fmt.sanitize(queue.why, 30))
-        spans += line(Span(f"  {fmt.sanitize(queue.policy, 30)}", "label"))
-        spans += line(Span(f", for {what}" if what else "", "label"))
-    stale = fmt.age(queue.first_age_s or 0.0)
-    return spans + line(Span(stale if queue.first else "", "stale"))
-
-
-def _nobody(queue: Queue) -> str:
-    if fmt.known(queue.depth.v) is None:
-        return fmt.sanitize(queue.depth.why) or "the gateway has not told"
-    return "who waits is not known" if queue.depth.v else "nobody waits: who comes goes at once"
-
-
-def _queued(queued: QueuedRequest, *, wide: bool) -> Line:
-    note = (
-        f"{fmt.sanitize(queued.request_id, 80)}: prompt about {queued.prompt_tokens} tokens, "
-        f"reply at most {queued.output_tokens}"
-    )
-    waited = Span(f"{fmt.seconds(queued.waited_s):>7}" if wide else fmt.seconds(queued.waited_s), "wait", note)
-    user = fmt.sanitize(queued.user, 40) or fmt.ABSENT_TEXT
-    priority = f"prio {queued.priority}" if wide or queued.priority else ""
-    aged = "aged" if queued.aged else ""
-    if not wide:
-        return line(waited, Span(f" {cut(user, 12)}", "text", note), Span(f" {priority}" if priority else "", "label"))
-    rest = line(
-        Span(f" {cut(user, 14):<14}", "text", note),
-        Span(f" {priority:<7}", "label"),
-        Span(f" {aged:<4}", "warn", "it goes before all who have not waited so long"),
-    )
-    return line(waited) + rest + pick(14, line(Span(f" {cut(fmt.sanitize(queued.request_id, 80), 13)}", "faint", note)))

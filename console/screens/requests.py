@@ -8,11 +8,13 @@ from typing import ClassVar
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import BindingType
+from textual.containers import Container
 
 from console.deeds import bindings
 from console.kept import ONLY, Choice, Listing, Only
 from console.messages import RequestsWanted
-from console.panels.requests import list_rows, requests, waiting
+from console.panels.inside import in_flight, waiting
+from console.panels.requests import list_rows, requests
 from console.panels.waterfall import waterfall
 from console.screens.base import CockpitScreen
 from console.view import View
@@ -36,8 +38,10 @@ class RequestsScreen(CockpitScreen):
         self._asked_at: float | None = None
 
     def compose_middle(self) -> ComposeResult:
-        """Who waits, the list, and the chosen one below it."""
-        yield Canvas(waiting, id="waiting")
+        """Who is inside, the list, and the chosen one below it."""
+        with Container(id="inside"):
+            yield Canvas(waiting, id="waiting")
+            yield Canvas(in_flight, id="flying")
         yield Canvas(requests, id="requests")
         yield Canvas(waterfall, id="waterfall")
 

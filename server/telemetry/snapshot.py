@@ -15,7 +15,7 @@ from loadgen.profile import Profile
 from loadgen.slo import CHAT, Slo
 from server.config import EngineKnobs
 from server.gateway.policy import Policy
-from server.gateway.records import QueuedRequest
+from server.gateway.records import FlyingRequest, QueuedRequest
 
 SCHEMA_VERSION = 1
 
@@ -253,6 +253,8 @@ class Queue(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     first: list[QueuedRequest] = []
     """The next to go, in order, at most 20; waits as they were `first_age_s` ago."""
     first_age_s: float | None = None
+    flying: list[FlyingRequest] = []
+    """Those in flight, who came first first, at most 12."""
     limit: Value = ABSENT
     """How many may be in flight now; less than `max_in_flight` under the adaptive limit."""
     token_budget: Value = ABSENT

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import msgspec
 import samples
 
-from server.gateway.records import QueuedRequest
+from server.gateway.records import FlyingRequest, QueuedRequest
 from server.telemetry.snapshot import JoinedRequest
 
 AT = samples.AT
@@ -185,8 +184,13 @@ WAITING = [
     for n in range(10)
 ]
 
+FLYING = [
+    FlyingRequest("w0p90-0001", "w0p90", AT - 33.9, AT - 33.4, AT - 31.2),
+    *(FlyingRequest(f"w1p{n}-000{n}", f"w1p{n}", AT - 3.2 + 0.4 * n, AT - 2.7 + 0.4 * n) for n in range(6)),
+    FlyingRequest("w1p7-0007", "w1p7", AT - 0.2),
+]
+
 SERVING = samples.change(
     samples.LOADED,
-    queue={"first": WAITING, "why": "slots", "first_age_s": 0.2},
+    queue={"first": WAITING, "why": "slots", "first_age_s": 0.2, "flying": FLYING},
 )
-ATTACHED = msgspec.structs.replace(samples.READ_ONLY)

@@ -14,7 +14,8 @@ from console import endings
 from console.app import CockpitApp
 from console.ink import Line, plain, width
 from console.kept import ONLY, Choice, Kept, Listing, Only, key_of
-from console.panels.requests import list_rows, requests, stage_bar, table, waiting, why_empty
+from console.panels.inside import in_flight, waiting
+from console.panels.requests import list_rows, requests, stage_bar, table, why_empty
 from console.panels.waterfall import exactness, facts, stage_rows, waterfall
 from console.screens.requests import RequestsScreen
 from console.sources.scripted import ScriptedSource
@@ -235,7 +236,7 @@ def test_nothing_at_all_says_why() -> None:
 @pytest.mark.parametrize("rows", [1, 3, 7, 9, 30])
 def test_lines_are_as_wide_as_the_panel(cells: int, rows: int) -> None:
     kept = kept_of([*known.FINISHED, known.HOSTILE])
-    for panel in (requests, waterfall, waiting):
+    for panel in (requests, waterfall, waiting, in_flight):
         for index in (0, 3, 5, 7, 8):
             listing = Choice().at(Choice().listing(kept), index, 5).listing(kept)
             lines = panel(view_of(known.SERVING, listing=listing), cells, rows)
@@ -264,7 +265,24 @@ def test_who_waits_now_the_next_first() -> None:
     brief = text_of(waiting(view, 80, 1))
     assert brief.startswith(" waiting now  10  1.10 s w0p0 prio -1")
     assert "nobody waits" in text_of(waiting(view_of(samples.IDLE), 160, 5))
+    served = samples.change(samples.IDLE, queue={"flying": known.FLYING[-2:], "in_flight": samples.V(2)})
+    assert "in flight  2  oldest first  1 s w1p5 decode 0.70 s  0.20 s w1p7 no token yet" in text_of(
+        waiting(view_of(served), 120, 1)
+    )
     assert "—" in text_of(waiting(view_of(Snapshot(seq=0, at=0.0, wall=0.0)), 160, 5))
+
+
+def test_who_is_in_flight_who_came_first_first() -> None:
+    rows = text_of(in_flight(view_of(known.SERVING), 120, 6)).splitlines()
+    assert "in flight  64  oldest first" in rows[0]
+    assert "34 s w0p90         drain 31 s" in rows[1]
+    assert "3 s w1p0          decode 3 s" in rows[2]
+    assert "no token yet" in rows[4]
+    assert "w1p7-0007" in rows[4] or "w1p7" in rows[4]
+    gone = msgspec.structs.replace(samples.GOOD_SOURCES["gateway"], ok=False)
+    silent = samples.change(known.SERVING, sources={**samples.GOOD_SOURCES, "gateway": gone})
+    assert "w0p90" not in text_of(in_flight(view_of(silent), 120, 6))
+    assert "nothing is in flight" in text_of(in_flight(view_of(samples.IDLE), 120, 6))
 
 
 # The waterfall
