@@ -104,6 +104,12 @@ def who(request: JoinedRequest) -> str:
     return fmt.sanitize(request.who or request.user, 60)
 
 
+def asker(request: JoinedRequest) -> str:
+    """Who asked and how they behave."""
+    name, behaviour = who(request), fmt.sanitize(request.behaviour, 20)
+    return name if name.startswith(behaviour) else f"{name} {behaviour}".strip()
+
+
 def waited(request: JoinedRequest) -> str:
     """What it waited for in the queue, and behind how many."""
     if "queue" not in request.stages:

@@ -33,12 +33,16 @@ class Column:
 
 
 def _who(request: JoinedRequest) -> Span:
-    name, behaviour = endings.who(request), fmt.sanitize(request.behaviour, 20)
-    return Span(f"{name} {behaviour}".strip() or fmt.ABSENT_TEXT, "text" if request.who else "label", behaviour)
+    name = endings.asker(request)
+    return Span(name or fmt.ABSENT_TEXT, "text" if request.who else "label", fmt.sanitize(request.behaviour, 20))
 
 
 def _who_briefly(request: JoinedRequest) -> Span:
-    return _who(request)._replace(text=endings.who(request) or fmt.ABSENT_TEXT)
+    """A name that begins with the behaviour, as our people have it, keeps its number."""
+    name, behaviour = endings.who(request), fmt.sanitize(request.behaviour, 20)
+    if behaviour and name.startswith(behaviour):
+        name = behaviour[:4] + name.removeprefix(behaviour)
+    return _who(request)._replace(text=name or fmt.ABSENT_TEXT)
 
 
 def _outcome(request: JoinedRequest) -> Span:
@@ -75,7 +79,7 @@ COLUMNS = (
     Column("E2E", 9, lambda request: _seconds(request.e2e_s)),
 )
 NARROW = (
-    Column("who", 8, _who_briefly, left=True),
+    Column("who", 9, _who_briefly, left=True),
     Column("outcome", 10, _outcome_briefly, left=True),
     Column("tokens", 9, _tokens),
     *(Column(column.name, 7, column.draw) for column in COLUMNS[3:]),

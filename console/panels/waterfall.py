@@ -15,6 +15,8 @@ from server.telemetry.snapshot import JoinedRequest, Snapshot
 
 FRAMED_FROM = 14
 """Rows from which on there is a frame, and facts below the stages."""
+STAGES_AT_LEAST = 8
+"""Rows that are the stages' own, be there ever so many facts."""
 WIDE_FROM = 110
 NAME_CELLS = 14
 ADDS_UP_WITHIN_S = 0.0005
@@ -59,12 +61,12 @@ def waterfall(view: View, cells: int, rows: int) -> list[Line]:
     snapshot = view.snapshot or Snapshot(seq=0, at=0.0, wall=0.0)
     title, right = _title(request, cells - 12), line(Span(fmt.seconds(request.e2e_s), "bright"))
     room = rows - (2 if framed else 1)
-    body = stage_rows(request, inner, room)
-    told = facts(request, snapshot, inner, room - len(body) - 1)
-    if told:
-        body += [(), *told]
     if framed:
+        told = facts(request, snapshot, inner, room)
+        body = stage_rows(request, inner, max(STAGES_AT_LEAST, room - len(told) - 1))
+        body += [(), *told]
         return frame(title, body, cells, rows, right=right)
+    body = stage_rows(request, inner, room)
     head = between(line(" ") + title, right + line(" "), cells)
     return [head, *(fit(line(" ") + one, cells) for one in body)][:rows]
 
@@ -74,9 +76,8 @@ def _title(request: JoinedRequest, cells: int) -> Line:
     spans = line(Span("one request  ", "title"), Span(word, style))
     if request.judged in {"good", "miss"}:
         spans += line(Span(f", {'good' if request.judged == 'good' else 'a miss'}", "label"))
-    who = endings.who(request)
-    behaviour = fmt.sanitize(request.behaviour, 20)
-    asked = line(Span(f"  {who}" if who else "", "text"), Span(f" {behaviour}" if behaviour else "", "label"))
+    who = endings.asker(request)
+    asked = line(Span(f"  {who}" if who else "", "text"))
     name = line(Span(f"  {cut(fmt.sanitize(request.request_id, 80), 40)}", "faint"))
     return pick(cells, spans + asked + name, spans + asked, spans)
 
@@ -106,11 +107,12 @@ def stage_rows(request: JoinedRequest, cells: int, rows: int) -> list[Line]:
     if hidden:
         more = f"+{len(hidden)} stages"
         lines.append(line(Span(f"{more:<{NAME_CELLS}}", "label"), Span(fmt.seconds(math.fsum(hidden)), "label")))
-    if rows > len(lines) + 2 and first is not None:
+    above = rows > len(lines) + 2 and first is not None
+    if above and first is not None:
         lines.insert(0, _first(request, first, bar_cells))
     if rows > len(lines) + 1:
         lines.append(_axis(length, bar_cells))
-    lines.append(_sum(request, whole, cells, told=first is not None and rows <= len(shown) + 3))
+    lines.append(_sum(request, whole, cells, told=first is not None and not above))
     return lines
 
 
@@ -221,8 +223,8 @@ def facts(request: JoinedRequest, snapshot: Snapshot, cells: int, rows: int) -> 
         ("tokens", Span(endings.tokens(request))),
     ]
     attempt = f", attempt {request.attempt}" if request.attempt > 1 else ""
-    asked = " ".join(part for part in (endings.who(request), fmt.sanitize(request.behaviour, 20)) if part)
-    who = f"{asked or fmt.ABSENT_TEXT}{attempt}; counted to user {fmt.sanitize(request.user, 60) or fmt.ABSENT_TEXT}"
+    user = fmt.sanitize(request.user, 60) or fmt.ABSENT_TEXT
+    who = f"{endings.asker(request) or fmt.ABSENT_TEXT}{attempt}; counted to user {user}"
     known = [
         ("request", Span(fmt.sanitize(request.request_id, 80))),
         ("trace", Span(fmt.sanitize(request.trace_id, 40) or fmt.ABSENT_TEXT)),
