@@ -107,12 +107,13 @@ def stage_rows(request: JoinedRequest, cells: int, rows: int) -> list[Line]:
     if hidden:
         more = f"+{len(hidden)} stages"
         lines.append(line(Span(f"{more:<{NAME_CELLS}}", "label"), Span(fmt.seconds(math.fsum(hidden)), "label")))
-    above = rows > len(lines) + 2 and first is not None
-    if above and first is not None:
+    told = first is not None
+    if first is not None and rows > len(lines) + 2:
         lines.insert(0, _first(request, first, bar_cells))
+        told = False
     if rows > len(lines) + 1:
         lines.append(_axis(length, bar_cells))
-    lines.append(_sum(request, whole, cells, told=first is not None and not above))
+    lines.append(_sum(request, whole, cells, told=told))
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -12,12 +13,14 @@ import pytest
 from loadgen.records import RequestRecord
 from loadgen.slo import CHAT
 from loadgen.trace import read_trace
+from server.config import Paths, StackSettings
 from server.gateway.records import GatewayRecord
 from server.report import requests as report_requests
+from server.stack import Stack
 from server.telemetry.join import EngineTimes
 from server.telemetry.judged import judged
 from server.telemetry.recorded import SEAL_EVERY, RecordedRequests
-from server.telemetry.recording import RecordingError, requests_beside
+from server.telemetry.recording import Recorder, RecordingError, requests_beside
 from server.telemetry.snapshot import JoinedRequest
 
 
@@ -164,3 +167,16 @@ def test_judged_by_whoever_saw_it_best(
     seen: GatewayRecord | None, load: RequestRecord | None, expected: tuple[str, str]
 ) -> None:
     assert judged(CHAT, seen, load) == expected
+
+
+def test_a_stack_that_records_keeps_what_everybody_saw(tmp_path: Path) -> None:
+    stack = Stack(StackSettings(), Paths(data=tmp_path, state=tmp_path, runtime=tmp_path))
+    stack._engine = SimpleNamespace(first_token=lambda at: None)  # type: ignore[assignment]
+    stack._search = SimpleNamespace(on_record=lambda record: None)  # type: ignore[assignment]
+    stack._recorder = Recorder(tmp_path / "run.sparkrec")
+    stack._gateway_line(msgspec.json.encode(gateway(0)))
+    stack._engine_times(times(0))
+    stack._load_line(msgspec.json.encode(client(0)))
+    stack._recorder.close()
+    (request,) = all_of(tmp_path / "run.sparkrec")
+    assert (request.who, request.user, request.stages["prefill"]) == ("p0", "somebody", 0.1)
