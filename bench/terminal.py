@@ -1,6 +1,6 @@
 """What the cockpit costs: CPU, bytes to the terminal, memory, first paint, in a real pty.
 
-    python -m bench.terminal [--seconds 30] [--size 160x48] [--idle | --live] [--hz 2]
+    python -m bench.terminal [--seconds 30] [--size 160x48] [--idle | --live] [--hz 2] [--screen requests]
 
 A child process runs the application on a scripted source whose figures move at every tick; this process reads its
 terminal as a terminal would. The child is measured from outside (/proc), after the first paint.
@@ -29,13 +29,16 @@ import msgspec
 # The samples of the tests are the script.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "console"))
 
+from requests_samples import STAGES, request
 from samples import IDLE, LOADED, course
 
 from console.app import CockpitApp
 from console.sources.live import decode
 from server.commands import Answer, Command
-from server.telemetry.snapshot import Quantiles, Snapshot, Value, snapshot_encoder
+from server.telemetry.snapshot import JoinedRequest, Quantiles, Snapshot, Value, snapshot_encoder
 
+REQUESTS_PER_S = 25.0
+KEPT = 4000
 ALTERNATE_SCREEN = b"\x1b[?1049h"
 FIRST_DATA = "● live".encode()
 
@@ -129,6 +132,7 @@ class MovingSource:
     def __init__(self, every_s: float, idle: bool) -> None:
         self.every_s = every_s
         self.idle = idle
+        self.finished = 0
 
     async def snapshots(self) -> AsyncIterator[Snapshot]:
         last = IDLE if self.idle else LOADED
@@ -137,6 +141,28 @@ class MovingSource:
         for snapshot in moving(last, self.every_s, self.idle):
             await asyncio.sleep(self.every_s)
             yield decode(snapshot_encoder.encode(snapshot))
+
+    async def requests(self, since: float, until: float, limit: int) -> list[JoinedRequest]:
+        """4 000 at first, then as many as the loaded stack finishes."""
+        before = KEPT if since < until - 3600 else 0
+        fresh = 0 if self.idle and not before else round(REQUESTS_PER_S * min(until - since, KEPT))
+        found = []
+        for n in range(max(before, min(fresh, limit))):
+            self.finished += 1
+            ended = until - (max(before, fresh) - n) / REQUESTS_PER_S
+            queue_s = 0.3 + 0.2 * math.sin(self.finished / 9)
+            stages = {**STAGES, "queue": queue_s, "decode": 2.4 + 0.5 * math.sin(self.finished)}
+            found.append(
+                request(
+                    f"w0p{self.finished % 273}-{self.finished:06}",
+                    ended,
+                    who=f"w0p{self.finished % 273}",
+                    stages=stages,
+                    ttft_s=queue_s + 0.13,
+                    sealed_at=until,
+                )
+            )
+        return msgspec.json.decode(msgspec.json.encode(found), type=list[JoinedRequest])
 
     async def send(self, command: Command) -> Answer:
         raise NotImplementedError
@@ -159,12 +185,15 @@ def rss_mb(pid: int) -> float:
     )
 
 
-def measure(seconds: float, cells: int, rows: int, hz: float, idle: bool, live: bool) -> dict[str, float]:
+def measure(
+    seconds: float, cells: int, rows: int, hz: float, idle: bool, live: bool, screen: str = "flow"
+) -> dict[str, float]:
     begun = time.monotonic()
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
-        arguments = [sys.executable, __file__, "--child", "--hz", str(hz), *(["--idle"] if idle else [])]
+        arguments = [sys.executable, "-m", "bench.terminal", "--child", "--hz", str(hz), "--screen", screen]
+        arguments += ["--idle"] if idle else []
         if live:
             arguments = [sys.executable, "-m", "console.cli", "console"]
         os.execv(sys.executable, arguments)
@@ -214,7 +243,8 @@ def _read(terminal: int, until: float, begun: float) -> tuple[int, float, float,
     return written, painted, fed, seen
 
 
-def child(hz: float, idle: bool) -> None:
+def child(hz: float, idle: bool, screen: str) -> None:
+    CockpitApp.DEFAULT_MODE = screen
     app = CockpitApp(MovingSource(1 / hz, idle))
     app.run()
     sys.exit(app.return_code)
@@ -225,19 +255,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--size", default="160x48")
     parser.add_argument("--hz", type=float, default=2.0)
+    parser.add_argument("--screen", default="flow", choices=sorted(CockpitApp.MODES))
     parser.add_argument("--idle", action="store_true")
     parser.add_argument("--live", action="store_true", help="the console on the running stack, not a script")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.hz, options.idle)
+        child(options.hz, options.idle, options.screen)
         return
     cells, rows = (int(part) for part in options.size.split("x"))
-    found = measure(options.seconds, cells, rows, options.hz, options.idle, options.live)
+    found = measure(options.seconds, cells, rows, options.hz, options.idle, options.live, options.screen)
     what = (
         "the running stack" if options.live else f"scripted, {'idle' if options.idle else 'loaded'}, {options.hz:g} Hz"
     )
-    print(f"console, {options.size}, {what}, {options.seconds:g} s")
+    print(f"console, {options.screen}, {options.size}, {what}, {options.seconds:g} s")
     print(f"  CPU                {found['cpu_share'] * 100:6.2f} % of one core")
     print(f"  to the terminal    {found['bytes_per_s'] / 1024:6.2f} KiB/s")
     print(f"  RSS                {found['rss_mb']:6.1f} MB")

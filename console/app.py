@@ -20,7 +20,8 @@ from console import format as fmt
 from console.deeds import DEEDS, Deed, bindings, deed_of, people_step, why_not
 from console.editing import more_people
 from console.history import History
-from console.messages import Answered, Sampled, SourceEnded, SourceLost, Wanted
+from console.kept import KEEP, Kept, Only
+from console.messages import Answered, RequestsCame, RequestsWanted, Sampled, SourceEnded, SourceLost, Wanted
 from console.palette import ColourBlind
 from console.panels.capacity import searching
 from console.screens.ask import AskKey, AskNote, HelpScreen
@@ -29,6 +30,7 @@ from console.screens.capacity import CapacityScreen
 from console.screens.engine import EngineScreen
 from console.screens.flow import FlowScreen
 from console.screens.load import LoadScreen
+from console.screens.requests import RequestsScreen
 from console.sources.base import Source, SourceGoneError
 from console.view import KeyHint, Link, View
 from loadgen.records import Behaviour
@@ -57,6 +59,7 @@ class CockpitApp(App[Left]):
     ENABLE_COMMAND_PALETTE = True
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
         "flow": FlowScreen,
+        "requests": RequestsScreen,
         "engine": EngineScreen,
         "load": LoadScreen,
         "capacity": CapacityScreen,
@@ -70,6 +73,9 @@ class CockpitApp(App[Left]):
         self.history = History()
         self.snapshot: Snapshot | None = None
         """The latest, whatever the display shows."""
+        self.kept = Kept()
+        """Single requests, asked for while a screen shows them."""
+        self._asking = False
         self._clock = clock
         self._title_note = title_note
         self._link: Link = "connecting"
@@ -128,6 +134,27 @@ class CockpitApp(App[Left]):
         self._link = "lost"
         self.redraw()
 
+    @on(RequestsWanted)
+    def _want_requests(self, message: RequestsWanted) -> None:
+        """One question at a time: what is not answered yet is not asked again."""
+        if not self._asking:
+            self._asking = True
+            self._ask_requests(message.until)
+
+    @work(exit_on_error=False)
+    async def _ask_requests(self, until: float) -> None:
+        try:
+            self.post_message(RequestsCame(await self.source.requests(self.kept.since, until, KEEP)))
+        except SourceGoneError as gone:
+            self.post_message(RequestsCame([], str(gone)))
+        finally:
+            self._asking = False
+
+    @on(RequestsCame)
+    def _show_requests(self, message: RequestsCame) -> None:
+        if self.kept.take(message.found, message.why) and isinstance(self.screen, RequestsScreen):
+            self.screen.renew()
+
     @on(SourceEnded)
     def _show_end(self) -> None:
         self._link = "ended"
@@ -165,6 +192,7 @@ class CockpitApp(App[Left]):
             status=text,
             status_style=style,
             title_note=self._title_note,
+            kept=self.kept,
             keys=tuple(
                 KeyHint(deed.shown, deed.label, deed.action, self.why_not(deed), deed.rank)
                 for deed in DEEDS
@@ -330,6 +358,12 @@ class CockpitApp(App[Left]):
         """Go to a numbered screen."""
         if mode != self.current_mode:
             self.switch_mode(mode)
+
+    def action_only(self, only: Only) -> None:
+        """Go to the Requests screen and show these only."""
+        self.action_show_screen("requests")
+        if isinstance(self.screen, RequestsScreen):
+            self.screen.action_filter(only)
 
     def action_help(self) -> None:
         """Keys, and how to read the screen."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from textual.binding import Binding, BindingType
 
+from console.kept import ONLY_EXPLAINED
 from loadgen.presets import presets
 from loadgen.profile import Profile
 from server.telemetry.snapshot import Snapshot
@@ -21,7 +22,7 @@ class Deed:
 
     action: str
     keys: str
-    """As Textual names them, separated by commas."""
+    """As Textual names them, separated by commas; empty: it has none, and is found in the palette."""
     shown: str
     """As the footer shows it."""
     label: str
@@ -41,6 +42,44 @@ _LETTERS = "ABCDEFGHIJKLMNOP"
 PRESET_KEYS = {preset.name: letter for preset, letter in zip(PRESETS, _LETTERS, strict=False)}
 
 DEEDS: tuple[Deed, ...] = (
+    Deed(
+        "screen.move(-1)",
+        "up,k",
+        "↑ ↓",
+        "choose",
+        "Choose a request; beyond the newest it is followed",
+        rank=5,
+        where="requests",
+    ),
+    Deed("screen.move(1)", "down,j", "↓", "choose", "Choose an older request", rank=0, where="requests"),
+    Deed(
+        "screen.only(1)",
+        "right,o",
+        "← →",
+        "filter",
+        "Show all, slow, failed or abandoned requests",
+        rank=5,
+        where="requests",
+    ),
+    Deed("screen.only(-1)", "left,O", "←", "filter", "Show the filter before", rank=0, where="requests"),
+    Deed(
+        "screen.zoom",
+        "enter",
+        "enter",
+        "facts",
+        "The chosen request alone, with all that is known of it",
+        rank=5,
+        where="requests",
+    ),
+    Deed("screen.list", "escape", "esc", "list", "The list again", rank=0, where="requests"),
+    Deed("screen.newest", "home", "home", "newest", "Follow the newest request", rank=4, where="requests"),
+    Deed("screen.oldest", "end", "end", "oldest", "Choose the oldest request", rank=0, where="requests"),
+    Deed("screen.page(-1)", "pageup", "pgup", "page up", "A page of newer requests", rank=0, where="requests"),
+    Deed("screen.page(1)", "pagedown", "pgdn", "page down", "A page of older requests", rank=0, where="requests"),
+    *(
+        Deed(f"only('{only}')", "", "2", f"{only} requests", explained, title=f"requests: {only}", rank=0)
+        for only, explained in ONLY_EXPLAINED.items()
+    ),
     Deed("screen.choose(-1)", "up", "↑ ↓", "choose", "Choose a row of the Load screen", rank=5, where="load"),
     Deed("screen.choose(1)", "down", "↓", "choose", "Choose the next row", rank=0, where="load"),
     Deed("screen.change(1)", "right", "← →", "change", "Change what is chosen", "load", rank=5, where="load"),
@@ -130,6 +169,14 @@ DEEDS: tuple[Deed, ...] = (
     Deed("record", "r", "r", "record", "Start or stop a recording", "stack", rank=1),
     Deed("report", "e", "e", "report", "Write request_log.md of what was seen", "stack", rank=1),
     Deed("show_screen('flow')", "1", "1", "flow", "The picture of the course, alive", rank=5),
+    Deed(
+        "show_screen('requests')",
+        "2",
+        "2",
+        "requests",
+        "Single requests: a live list, and where each one's time went",
+        rank=3,
+    ),
     Deed("show_screen('engine')", "3", "3", "engine", "Cold start, versions, limits, arguments", rank=3),
     Deed("show_screen('load')", "4", "4", "load", "Who is out there and what they ask, edited live", rank=4),
     Deed("show_screen('capacity')", "5", "5", "capacity", "How many people this setup serves", rank=4),
@@ -165,7 +212,7 @@ def bindings(where: str) -> list[BindingType]:
             tooltip=deed.explained,
         )
         for deed in DEEDS
-        if deed.where == where
+        if deed.where == where and deed.keys
     ]
 
 

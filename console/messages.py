@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.message import Message
 
 from server.commands import Answer, Command
-from server.telemetry.snapshot import Snapshot
+from server.telemetry.snapshot import JoinedRequest, Snapshot
 
 
 class Sampled(Message):
@@ -46,3 +46,20 @@ class Wanted(Message):
     def __init__(self, command: Command | str) -> None:
         super().__init__()
         self.command = command
+
+
+class RequestsWanted(Message):
+    """A screen shows single requests: those that became known by this moment of the stack's clock are wanted."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__()
+        self.until = until
+
+
+class RequestsCame(Message):
+    """The source answered with requests, or why it cannot."""
+
+    def __init__(self, found: list[JoinedRequest], why: str = "") -> None:
+        super().__init__()
+        self.found = found
+        self.why = why

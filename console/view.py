@@ -8,6 +8,7 @@ from typing import Literal
 from console import format as fmt
 from console.history import History
 from console.ink import Span
+from console.kept import Kept, Listing
 from server.telemetry.snapshot import Quantiles, Snapshot, Value
 
 Link = Literal["connecting", "live", "replay", "scripted", "lost", "ended"]
@@ -43,6 +44,10 @@ class View:
     keys: tuple[KeyHint, ...] = ()
     chosen: str = ""
     """The row that arrow keys are on, on a screen that has some (`console.editing`)."""
+    kept: Kept = field(default_factory=Kept)
+    """Single requests, as far as they were asked for."""
+    listing: Listing = field(default_factory=Listing)
+    """What of them is shown, on the Requests screen."""
 
 
 def figure(

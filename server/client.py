@@ -58,8 +58,16 @@ class StackClient:
             ) from None
 
     def requests(self, limit: int) -> list[JoinedRequest]:
-        """The latest finished requests, newest last."""
-        return msgspec.json.decode(self._ask("GET", f"/v1/requests?limit={limit}")[1], type=list[JoinedRequest])
+        """The latest finished requests, newest last. Raises StackError."""
+        status, body = self._ask("GET", f"/v1/requests?limit={limit}")
+        if status != HTTPStatus.OK:
+            raise StackError(_message(status, body))
+        try:
+            return msgspec.json.decode(body, type=list[JoinedRequest])
+        except msgspec.DecodeError as error:
+            raise StackError(
+                f"The running stack speaks another version ({error}); take it down and start again."
+            ) from None
 
     def logs(self, child: str, lines: int) -> list[str]:
         """The last lines of one child's log."""

@@ -2,7 +2,8 @@
 
 GET  /v1/snapshot                one Snapshot as JSON
 GET  /v1/snapshots?history=150   JSON lines: up to that many past snapshots, then one a tick
-GET  /v1/requests?limit=200      the latest finished requests, joined, newest last
+GET  /v1/requests?limit=200&since=0   the latest finished requests, joined, newest last; with `since` those with a later
+                                 `sealed_at`, so that the greatest one seen asks for what is new
 GET  /v1/logs?child=engine&lines=200
 POST /v1/commands                one `server.commands.Command`; answers an `Answer`
 """
@@ -85,7 +86,7 @@ Execute = Callable[[Command], Awaitable[Answer]]
 def application(
     feed: Feed,
     execute: Execute,
-    requests: Callable[[int], list[JoinedRequest]],
+    requests: Callable[[int, float], list[JoinedRequest]],
     log_tail: Callable[[str, int], list[str] | None],
 ) -> Starlette:
     """The ASGI application behind the socket."""
@@ -106,7 +107,11 @@ def application(
         return StreamingResponse(feed.lines(number(request, "history", 0, 600)), media_type="application/x-ndjson")
 
     async def joined(request: Request) -> Response:
-        return answer(requests(number(request, "limit", 200, 4000)))
+        try:
+            since = float(request.query_params.get("since", "-inf"))
+        except ValueError:
+            return answer(Answer(ok=False, message="`since` is a number of seconds."), 400)
+        return answer(requests(number(request, "limit", 200, 4000), since))
 
     async def logs(request: Request) -> Response:
         child = request.query_params.get("child", "engine")

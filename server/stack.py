@@ -40,6 +40,7 @@ from server.supervisor import become_subreaper
 from server.telemetry.collector import Collector, Facts
 from server.telemetry.host import Pids
 from server.telemetry.interruption import Interruption
+from server.telemetry.join import EngineTimes
 from server.telemetry.otlp import OtlpReceiver
 from server.telemetry.recording import Recorder, RecordingError
 from server.telemetry.snapshot import Event, Snapshot, snapshot_decoder
@@ -132,7 +133,7 @@ class Stack:
         listener = bind(self.paths.socket)
         code = 0
         async with contextlib.AsyncExitStack() as cleanup:
-            spans = await cleanup.enter_async_context(OtlpReceiver(self._collector.on_engine_times))
+            spans = await cleanup.enter_async_context(OtlpReceiver(self._engine_times))
             self._engine = self._make_engine(spans.endpoint)
             self._population = Population(
                 self.settings,
@@ -259,6 +260,12 @@ class Stack:
         self._collector.on_gateway(record)
         self._interruption.on_gateway(record)
         self._comparer.on_gateway(record)
+        self._keep_part(line)
+
+    def _engine_times(self, times: EngineTimes) -> None:
+        self._collector.on_engine_times(times)
+        if self._recorder is not None:
+            self._keep_part(msgspec.json.encode(times))
 
     def _load_line(self, line: bytes) -> None:
         try:
@@ -270,8 +277,8 @@ class Stack:
         self._interruption.on_load(record)
         self._search.on_record(record)
         self._comparer.on_load(record)
-        if self._recorder is not None and isinstance(record, load.RequestRecord):
-            self._keep(partial(self._recorder.write_request, line))
+        if isinstance(record, load.RequestRecord):
+            self._keep_part(line)
 
     def _child_ended(self, what: str, log: str) -> None:
         _say(what)
@@ -349,6 +356,11 @@ class Stack:
     def _write(self, snapshot: Snapshot) -> None:
         if self._recorder is not None:
             self._keep(partial(self._recorder.write, snapshot))
+
+    def _keep_part(self, line: bytes) -> None:
+        """What somebody saw of one request goes beside the recording."""
+        if self._recorder is not None:
+            self._keep(partial(self._recorder.write_request, line))
 
     def _keep(self, write: Callable[[], None]) -> None:
         try:

@@ -22,6 +22,11 @@ SHOWN_FROM = 0.002
 """Share of the whole below which a stage has no cell in the bar: a dozen of them would bend its proportions."""
 
 
+def look(stage: str) -> tuple[str, str]:
+    """What a stage is drawn with, here and wherever one request is: a character and its style."""
+    return _LOOKS.get(stage, ("░", "over"))
+
+
 def complete(breakdown: Breakdown) -> list[StageTime]:
     """The stages with a time, the last one `unattributed`, worked out if the source left it out."""
     stages = [stage for stage in breakdown.stages if fmt.known(stage.mean_s) is not None]
@@ -69,7 +74,7 @@ def _bar(stages: list[StageTime], room: int) -> Line:
     sizes = apportion([mean if mean >= SHOWN_FROM * total else 0.0 for mean in shown], room)
     spans = []
     for stage, size in zip(stages, sizes, strict=True):
-        fill, style = _LOOKS.get(stage.name, ("░", "over"))
+        fill, style = look(stage.name)
         spans.append(Span(fill * size, style, f"{stage.name} {fmt.seconds(stage.mean_s)}"))
     return line(*spans)
 
@@ -80,7 +85,7 @@ def _legend(stages: list[StageTime], room: int) -> Line:
     while True:
         spans: list[Span] = []
         for stage in shown:
-            fill, style = _LOOKS.get(stage.name, ("░", "over"))
+            fill, style = look(stage.name)
             roomy = room >= 120
             name = "rest" if stage.name == UNATTRIBUTED and not roomy else fmt.sanitize(stage.name, 20)
             value = ("" if stage.exact else "~") + fmt.seconds(stage.mean_s)

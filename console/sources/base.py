@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Literal, Protocol
 
 from server.commands import Answer, Command
-from server.telemetry.snapshot import Snapshot
+from server.telemetry.snapshot import JoinedRequest, Snapshot
 
 
 class SourceGoneError(Exception):
@@ -34,6 +34,11 @@ class Source(Protocol):
 
         Raises SourceGoneError when a live stack stops answering.
         """
+        ...
+
+    async def requests(self, since: float, until: float, limit: int) -> list[JoinedRequest]:
+        """The latest finished requests of which something became known after `since` and by `until` (monotonic seconds of
+        the stack's host), oldest first. Raises SourceGoneError, whose text says why there are none to be had."""
         ...
 
     async def send(self, command: Command) -> Answer:

@@ -12,12 +12,15 @@ import msgspec
 
 from console.sources.base import SourceGoneError
 from server.commands import Answer, Command
-from server.telemetry.snapshot import SCHEMA_VERSION, Snapshot, snapshot_decoder
+from server.telemetry.snapshot import SCHEMA_VERSION, JoinedRequest, Snapshot, snapshot_decoder
 
 SILENCE_S = 10.0
 """A stack that sends nothing for so long is lost: it sends a snapshot every half second."""
 LINE_LIMIT = 4 * 1024 * 1024
 """Bytes of one snapshot; more is not our stack."""
+
+
+_requests_decoder = msgspec.json.Decoder(list[JoinedRequest])
 
 
 class _Version(msgspec.Struct):
@@ -64,6 +67,19 @@ class LiveSource:
         except httpx.HTTPError as error:
             raise SourceGoneError(_clause(error)) from error
         raise SourceGoneError("the stack closed the connection")
+
+    async def requests(self, since: float, until: float, limit: int) -> list[JoinedRequest]:
+        """What is new. Raises SourceGoneError."""
+        del until  # what is live has no future
+        try:
+            response = await self._client.get("/v1/requests", params={"limit": limit, "since": since})
+            if response.status_code != httpx.codes.OK:
+                raise SourceGoneError(f"the stack answered {response.status_code}")
+            return _requests_decoder.decode(response.content)
+        except httpx.HTTPError as error:
+            raise SourceGoneError(_clause(error)) from error
+        except msgspec.DecodeError as error:
+            raise SourceGoneError(f"the stack sent something that is no list of requests ({error})") from error
 
     async def send(self, command: Command) -> Answer:
         """POST one command."""

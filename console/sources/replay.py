@@ -11,9 +11,11 @@ from typing import Literal
 import msgspec
 
 from console.sources.base import SourceGoneError
+from loadgen.slo import CHAT
 from server.commands import Answer, Command
+from server.telemetry.recorded import RecordedRequests
 from server.telemetry.recording import RecordingError, read
-from server.telemetry.snapshot import Snapshot
+from server.telemetry.snapshot import JoinedRequest, Snapshot
 
 READ_ONLY = "a replay: nothing to act on"
 
@@ -30,6 +32,9 @@ class ReplaySource:
         self._speed = speed
         self._going = asyncio.Event()
         self._going.set()
+        self._slo = CHAT
+        self._requests: RecordedRequests | None = None
+        self._reading = asyncio.Lock()
 
     async def snapshots(self) -> AsyncIterator[Snapshot]:
         """The recorded snapshots at the distances they were taken at, each marked read-only.
@@ -53,7 +58,23 @@ class ReplaySource:
             if not self._going.is_set():
                 await self._going.wait()
                 begun = (time.monotonic(), snapshot.at)
+            self._slo = snapshot.feel.slo
             yield msgspec.structs.replace(snapshot, read_only=READ_ONLY, recording_s=None)
+
+    async def requests(self, since: float, until: float, limit: int) -> list[JoinedRequest]:
+        """Those of the file beside the recording, up to the moment it has come to. Raises SourceGoneError."""
+        async with self._reading:
+            try:
+                return await asyncio.to_thread(self._recorded, since, until, limit)
+            except (RecordingError, OSError) as error:
+                raise SourceGoneError(str(error)) from error
+
+    def _recorded(self, since: float, until: float, limit: int) -> list[JoinedRequest]:
+        if self._requests is None:
+            if not isinstance(self._recording, Path):
+                raise RecordingError("only snapshots are played, without the requests behind them")
+            self._requests = RecordedRequests(self._recording, self._slo)
+        return self._requests.upto(until, since, limit)
 
     async def send(self, command: Command) -> Answer:
         """Refused: there is nobody."""
@@ -68,4 +89,6 @@ class ReplaySource:
             self._going.set()
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Close the file of requests."""
+        if self._requests is not None:
+            self._requests.close()

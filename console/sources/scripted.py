@@ -8,7 +8,7 @@ from typing import Literal
 
 from console.sources.base import SourceGoneError
 from server.commands import Answer, Command
-from server.telemetry.snapshot import Snapshot
+from server.telemetry.snapshot import JoinedRequest, Snapshot
 
 
 class ScriptedSource:
@@ -26,6 +26,8 @@ class ScriptedSource:
         lost: str = "",
         ends: bool = False,
         answer: Answer | None = None,
+        requests: Sequence[JoinedRequest] = (),
+        no_requests: str = "",
     ) -> None:
         self.kind: Literal["live", "replay", "scripted"] = kind
         self.can_send = can_send
@@ -37,6 +39,11 @@ class ScriptedSource:
         self._lost = lost
         self._ends = ends
         self._answer = answer or Answer(True, "Done.")
+        self.finished = list(requests)
+        """What is told of single requests, by `sealed_at`."""
+        self.no_requests = no_requests
+        self.asked: list[tuple[float, float]] = []
+        """Since and until when requests were asked for."""
 
     async def snapshots(self) -> AsyncIterator[Snapshot]:
         """The script."""
@@ -48,6 +55,13 @@ class ScriptedSource:
             raise SourceGoneError(self._lost)
         if not self._ends:
             await asyncio.Event().wait()
+
+    async def requests(self, since: float, until: float, limit: int) -> list[JoinedRequest]:
+        """Those of the script, or why there are none."""
+        self.asked.append((since, until))
+        if self.no_requests:
+            raise SourceGoneError(self.no_requests)
+        return [request for request in self.finished if since < request.sealed_at <= until][-limit:]
 
     async def send(self, command: Command) -> Answer:
         """Note it and give the one answer."""

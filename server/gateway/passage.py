@@ -10,6 +10,7 @@ from server.gateway.clock import StageClock, judge
 from server.gateway.exchange import Exchange
 from server.gateway.limiter import Sample
 from server.gateway.order import Ticket
+from server.gateway.records import FlyingRequest
 from server.gateway.refusal import DEADLINE, Refusal
 from server.gateway.sse import Told
 from server.gateway.tokens import Size
@@ -80,6 +81,19 @@ class Passage:
             self._timer.cancel()
         if self.exchange is not None:
             self.exchange.abort()
+
+    def flying(self) -> FlyingRequest:
+        """As it is now, once it is admitted."""
+        exchange, admitted = self.exchange, self.clock.admitted
+        assert admitted is not None
+        scanner = exchange.scanner if exchange is not None else None
+        return FlyingRequest(
+            request_id=self.clock.ids.request_id,
+            user=self.ticket.user,
+            admitted=admitted,
+            first_token=scanner.first_token if scanner is not None else None,
+            upstream_done=exchange.ended if exchange is not None else None,
+        )
 
     @property
     def ending(self) -> Ending:

@@ -80,6 +80,17 @@ class QueuedRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """It has waited so long that it goes before all who have not."""
 
 
+class FlyingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One in flight. Stamps in monotonic seconds, so that nothing of it changes while nothing happens."""
+
+    request_id: str
+    user: str
+    admitted: float
+    first_token: float | None = None
+    upstream_done: float | None = None
+    """The engine is through with it; its client still reads."""
+
+
 class QueueRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="queue"):
     """The line at one moment and the policy in force. Written when it changed and while somebody waits."""
 
@@ -90,9 +101,12 @@ class QueueRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """What the next one waits for; empty when nobody does."""
     first: list[QueuedRequest] = []
     """The next to go, in order, at most `QUEUE_SHOWN`."""
+    flying: list[FlyingRequest] = []
+    """Those in flight and not handed over yet, who came first first, at most `FLYING_SHOWN`."""
 
 
 QUEUE_SHOWN = 20
+FLYING_SHOWN = 12
 
 
 class SetPolicy(PolicyChange, frozen=True, kw_only=True, omit_defaults=True, tag_field="op", tag="policy"):

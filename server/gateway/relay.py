@@ -48,6 +48,7 @@ from server.gateway.metrics import CONTENT_TYPE, GatewayMetrics
 from server.gateway.passage import Passage
 from server.gateway.policy import Policy
 from server.gateway.records import (
+    FLYING_SHOWN,
     QUEUE_SHOWN,
     EngineState,
     GatewayCommand,
@@ -162,7 +163,15 @@ class Gateway:
             for waiter in admission.line.in_order(now, QUEUE_SHOWN)
         ]
         why = admission.blocked_by(now) or ""
-        return QueueRecord(at=now, policy=admission.policy, waiting=len(admission.line), why=why, first=first)
+        flying = itertools.islice((p for p in self._passages.values() if p.clock.admitted is not None), FLYING_SHOWN)
+        return QueueRecord(
+            at=now,
+            policy=admission.policy,
+            waiting=len(admission.line),
+            why=why,
+            first=first,
+            flying=[passage.flying() for passage in flying],
+        )
 
     def stop(self) -> None:
         """Turn away what waits, break off what streams, take no more."""

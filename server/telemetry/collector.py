@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from server.telemetry.gpu import GpuReader
 from server.telemetry.gpu_series import GpuSeries
 from server.telemetry.host import HostReader, Pids
 from server.telemetry.join import EngineTimes, Join, breakdown
+from server.telemetry.judged import judge_by
 from server.telemetry.limit import HeldLimit, limit_of, settle
 from server.telemetry.little import LittleWindow
 from server.telemetry.load_series import NO_LOAD, LoadSeries
@@ -98,7 +100,7 @@ class Collector:
         self._engine = EngineSeries()
         self._gateway = GatewaySeries()
         self._load = LoadSeries(slo)
-        self._join = Join()
+        self._join = Join(judge=judge_by(slo))
         self._healthy: bool | None = None
         self._exact: str = ""
         self._by_client = Experience("load", slo)
@@ -171,9 +173,9 @@ class Collector:
         self._healthy = None
         self._exact = ""
 
-    def requests(self, limit: int = 2_000) -> list[JoinedRequest]:
-        """The latest finished requests, oldest first."""
-        return self._join.requests(limit)
+    def requests(self, limit: int = 2_000, since: float = -math.inf) -> list[JoinedRequest]:
+        """The latest finished requests, oldest first; only those of which something became known after `since`."""
+        return self._join.requests(limit, since)
 
     def snapshot(self, facts: Facts, now: float, wall: float) -> Snapshot:
         """Everything at this moment. `now` is the collector's clock."""

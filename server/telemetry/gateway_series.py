@@ -125,6 +125,7 @@ class GatewaySeries:
             rules=None if line is None else line.policy,
             why="" if line is None else line.why,
             first=[] if line is None else line.first,
+            flying=[] if line is None else line.flying,
             first_age_s=None if line is None or not line.waiting else max(0.0, now - line.at),
             limit=self.gauge("limit", now),
             token_budget=self.gauge("token_budget", now),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,10 +37,13 @@ ENGINE_STAGES = ("engine queue", "prefill", "decode")
 WAIT_S = 10.0
 """How long a request waits for a part that is missing."""
 
+Judge = Callable[[GatewayRecord | None, RequestRecord | None], tuple[str, str]]
+"""What a request came to: `judged` and `missed` of a JoinedRequest. See `server.telemetry.judged`."""
+
 _GATEWAY_OUTCOMES = {"completed": "ok", "rejected": "rejected", "failed": "error", "cancelled": "abandoned"}
 
 
-class EngineTimes(msgspec.Struct, frozen=True, kw_only=True):
+class EngineTimes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="times"):
     """The engine's own times of one request, in seconds."""
 
     trace_id: str
@@ -74,7 +77,9 @@ class Join:
     (a slow reader's record, a batch of spans) seals it again with more known, in its old place, so nothing is counted twice.
     """
 
-    def __init__(self, *, keep: int = 4_000, keep_s: float = 60.0, limit: int = 20_000) -> None:
+    def __init__(
+        self, *, keep: int = 4_000, keep_s: float = 60.0, limit: int = 20_000, judge: Judge | None = None
+    ) -> None:
         """Sealed requests stay for `keep_s` and at least the last `keep` do; `limit` bounds everything that is held."""
         self.expects_load = False
         """Our load generator runs, so a gateway record waits for its client's."""
@@ -83,6 +88,7 @@ class Join:
         self._keep = keep
         self._keep_s = keep_s
         self._limit = limit
+        self._judge = judge
         self._pending: OrderedDict[str, Parts] = OrderedDict()
         self._sealed: OrderedDict[str, Parts] = OrderedDict()
         self._by_trace: OrderedDict[str, str] = OrderedDict()
@@ -128,7 +134,7 @@ class Join:
             del self._pending[parts.key]
             if parts.sealed_at is None:
                 fresh.append(parts)
-            parts.joined = joined(parts.gateway, parts.load, parts.times)
+            parts.joined = self._joined(parts, now)
             parts.sealed_at = now
             self._sealed[parts.key] = parts
         while len(self._sealed) > self._keep:
@@ -138,10 +144,16 @@ class Join:
             self._sealed.popitem(last=False)
         return fresh
 
-    def requests(self, limit: int) -> list[JoinedRequest]:
-        """The latest sealed ones, oldest first."""
-        found = [parts.joined for parts in self._sealed.values() if parts.joined is not None]
-        return found[-limit:] if limit > 0 else []
+    def requests(self, limit: int, since: float = -math.inf) -> list[JoinedRequest]:
+        """The latest ones that were sealed, or sealed again, after `since`, oldest first."""
+        found: list[JoinedRequest] = []
+        for parts in reversed(self._sealed.values()):
+            if len(found) >= limit or parts.sealed_at is None or parts.sealed_at <= since:
+                break
+            if parts.joined is not None:
+                found.append(parts.joined)
+        found.reverse()
+        return found
 
     def within(self, window_s: float, now: float) -> list[JoinedRequest]:
         """Those sealed in the last seconds, oldest first."""
@@ -157,6 +169,17 @@ class Join:
     @property
     def pending(self) -> int:
         return len(self._pending)
+
+    def _joined(self, parts: Parts, now: float) -> JoinedRequest:
+        request = joined(parts.gateway, parts.load, parts.times)
+        judged, missed = ("", "") if self._judge is None else self._judge(parts.gateway, parts.load)
+        return msgspec.structs.replace(
+            request,
+            key="" if parts.key == request.request_id else parts.key,
+            sealed_at=now,
+            judged=judged,
+            missed=missed,
+        )
 
     def _find(self, key: str) -> Parts | None:
         return self._pending.get(key) or self._sealed.get(key)
@@ -198,6 +221,8 @@ def joined(gateway: GatewayRecord | None, load: RequestRecord | None, times: Eng
             e2e_s=load.e2e_s,
             stages=stages,
             exact=gateway is not None and (engine is not None or gateway.admitted is None),
+            attempt=load.attempt,
+            prior_s=load.scheduled - load.waited_since,
             **_queued(gateway),
         )
     assert gateway is not None

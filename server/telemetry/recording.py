@@ -76,7 +76,8 @@ class Recorder:
         self.snapshots += 1
 
     def write_request(self, line: bytes) -> None:
-        """Append one request record, a JSON line, to the file beside it (see `requests_beside`). Raises OSError."""
+        """Append what somebody saw of one request, a JSON line, to the file beside it (see `requests_beside`). Raises
+        OSError."""
         if self._requests is None:
             descriptor = os.open(
                 requests_beside(self.path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
@@ -108,7 +109,8 @@ class Recorder:
 
 
 def requests_beside(path: Path) -> Path:
-    """Where a recording keeps the records of single requests: JSON lines that `loadgen.trace` can replay."""
+    """Where a recording keeps the records of single requests: JSON lines that `loadgen.trace` can replay. Beside the client's
+    records stand the gateway's and the engine's times, of another `type`, as they came (`server.telemetry.recorded`)."""
     return path.with_name(path.name + ".requests.jsonl")
 
 

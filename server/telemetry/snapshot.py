@@ -16,7 +16,7 @@ from loadgen.slo import CHAT, Slo
 from server.compare.progress import CompareProgress
 from server.config import EngineKnobs
 from server.gateway.policy import Policy
-from server.gateway.records import QueuedRequest
+from server.gateway.records import FlyingRequest, QueuedRequest
 
 SCHEMA_VERSION = 1
 
@@ -254,6 +254,8 @@ class Queue(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     first: list[QueuedRequest] = []
     """The next to go, in order, at most 20; waits as they were `first_age_s` ago."""
     first_age_s: float | None = None
+    flying: list[FlyingRequest] = []
+    """Those in flight, who came first first, at most 12."""
     limit: Value = ABSENT
     """How many may be in flight now; less than `max_in_flight` under the adaptive limit."""
     token_budget: Value = ABSENT
@@ -551,6 +553,17 @@ class JoinedRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Of the policy in force when its wait ended."""
     dispatch_s: float | None = None
     """Admitted -> last byte sent upstream; the first part of `front end`."""
+    key: str = ""
+    """Tells it from another request of the same id; empty where there is none."""
+    sealed_at: float = 0.0
+    """Monotonic seconds at which all that is said here became known; requests are asked for by what came `since`."""
+    attempt: int = 1
+    prior_s: float = 0.0
+    """Seconds from when its person first meant to ask to this attempt's `at`: they count for TTFT. 0 for a first attempt."""
+    judged: str = ""
+    """good, miss or excluded (`loadgen.slo.judge`); empty where nobody judged."""
+    missed: str = ""
+    """Which part of the promise was broken (`loadgen.slo.Miss`); empty when none was."""
 
 
 snapshot_encoder = msgspec.json.Encoder()

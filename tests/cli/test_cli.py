@@ -79,6 +79,7 @@ def fake_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["console", "--once"], 1, "No stack is running"),
         (["status"], 1, "No stack is running"),
         (["burst", "3"], 1, "No stack is running"),
+        (["requests", "--slow"], 1, "No stack is running"),
         (["rate", "fast"], 2, "positive number"),
         (["limits"], 2, "--max-in-flight"),
         (["restart", "--kind", "luke"], 2, "invalid choice"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import requests_samples
 import samples
 from console_waiting import until
 from textual.pilot import Pilot
@@ -171,6 +172,38 @@ def test_engine_screen_with_every_kind_of_cold(snap_compare: Compare, size: tupl
 
 def test_engine_screen_during_a_start(snap_compare: Compare) -> None:
     assert look(snap_compare, samples.STARTING, WIDE, keys=("3",))
+
+
+@pytest.mark.parametrize("size", [WIDE, OLD, TALL], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_requests_screen(snap_compare: Compare, size: tuple[int, int]) -> None:
+    assert look(snap_compare, requests_samples.SERVING, size, keys=("2",), requests=requests_samples.FINISHED)
+
+
+def test_requests_screen_of_a_chosen_one(snap_compare: Compare) -> None:
+    keys = ("2", "down", "down", "down", "down", "down")
+    assert look(snap_compare, requests_samples.SERVING, WIDE, keys=keys, requests=requests_samples.FINISHED)
+
+
+def test_requests_screen_with_the_facts(snap_compare: Compare) -> None:
+    keys = ("2", "right", "right", "enter")
+    assert look(snap_compare, requests_samples.SERVING, OLD, keys=keys, requests=requests_samples.FINISHED)
+
+
+@pytest.mark.parametrize("size", [WIDE, OLD], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_requests_screen_when_nobody_left(snap_compare: Compare, size: tuple[int, int]) -> None:
+    keys = ("2", "left")
+    assert look(snap_compare, samples.IDLE, size, keys=keys, requests=requests_samples.GOOD_ONLY)
+
+
+def test_requests_screen_without_colour(snap_compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert look(snap_compare, requests_samples.SERVING, OLD, keys=("2",), requests=requests_samples.FINISHED)
+
+
+def test_requests_screen_of_a_replay_without_them(snap_compare: Compare) -> None:
+    last = samples.change(samples.LOADED, read_only="a replay: nothing to act on", recording_s=None)
+    why = "this recording has no requests beside it (h100.sparkrec.requests.jsonl)"
+    assert look(snap_compare, last, OLD, keys=("2",), kind="replay", can_send=False, ends=True, no_requests=why)
 
 
 def test_kinds_of_cold_restart(snap_compare: Compare) -> None:

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
+import requests_samples
 import samples
 
 from console.sources.base import SourceGoneError
 from console.sources.live import LiveSource, decode
 from console.sources.replay import ReplaySource
+from loadgen.records import RequestRecord
 from server import commands
+from server.telemetry.recording import Recorder
 from server.telemetry.snapshot import SCHEMA_VERSION, Snapshot, snapshot_encoder
 
 
@@ -148,3 +152,62 @@ async def test_a_file_that_is_no_recording(tmp_path: Path) -> None:
     path.write_text("hello")
     with pytest.raises(SourceGoneError, match="notes"):
         _ = [snapshot async for snapshot in ReplaySource(path).snapshots()]
+
+
+async def test_requests_are_asked_for_by_what_is_new(tmp_path: Path) -> None:
+    body = msgspec.json.encode(requests_samples.FINISHED[:2])
+    async with FakeStack(tmp_path / "s", answer(body)) as stack:
+        source = LiveSource(stack.path)
+        found = await source.requests(12.5, 99.0, 300)
+        await source.close()
+    assert msgspec.json.encode(found) == body
+    assert stack.asked[0].startswith(b"GET /v1/requests?limit=300&since=12.5 ")
+
+
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        (answer(b"{}", "503 Service Unavailable"), "the stack answered 503"),
+        (answer(b"<html>"), "no list of requests"),
+        (answer(b'[{"request_id":7}]'), "no list of requests"),
+    ],
+    ids=["status", "html", "odd"],
+)
+async def test_why_there_are_no_requests_is_a_clause(tmp_path: Path, parts: list[bytes], why: str) -> None:
+    async with FakeStack(tmp_path / "s", parts) as stack:
+        source = LiveSource(stack.path)
+        with pytest.raises(SourceGoneError, match=why):
+            await source.requests(-math.inf, 0.0, 10)
+        await source.close()
+    gone = LiveSource(tmp_path / "none")
+    with pytest.raises(SourceGoneError, match="no stack answers"):
+        await gone.requests(0.0, 0.0, 10)
+    await gone.close()
+
+
+async def test_a_replay_has_the_requests_of_its_recording_up_to_the_moment(tmp_path: Path) -> None:
+    path = tmp_path / "run.sparkrec"
+    recorder = Recorder(path)
+    recorder.write(samples.LOADED)
+    for n in range(3):
+        at = samples.AT + n
+        record = RequestRecord(
+            request_id=f"r{n}", person="p", behaviour="patient", scheduled=at, done=at + 0.5, outcome="ok"
+        )
+        recorder.write_request(msgspec.json.encode(record))
+    recorder.close()
+    source = ReplaySource(path)
+    found = await source.requests(-math.inf, samples.AT + 2, 10)
+    assert [request.request_id for request in found] == ["r0", "r1"]
+    later = await source.requests(samples.AT + 2, samples.AT + 9, 10)
+    assert [request.request_id for request in later] == ["r2"]
+    await source.close()
+
+
+async def test_a_replay_without_requests_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "run.sparkrec"
+    Recorder(path).close()
+    with pytest.raises(SourceGoneError, match="no requests beside it"):
+        await ReplaySource(path).requests(0.0, 1.0, 10)
+    with pytest.raises(SourceGoneError, match="only snapshots"):
+        await ReplaySource([samples.LOADED]).requests(0.0, 1.0, 10)

@@ -108,6 +108,19 @@ async def test_a_burst_fills_the_slots_and_the_queue_and_the_rest_is_told_when_t
         assert run.gateway.admission.counts().in_flight == 0
 
 
+async def test_those_in_flight_are_told_of_who_came_first_first() -> None:
+    gate = Gate()
+    async with FakeEngine(gate) as engine, running(engine.url, max_in_flight=2) as run:
+        tasks = [await send(run, name, ask(user=f"user of {name}")) for name in ("r0", "r1", "r2")]
+        flying = run.gateway.queue().flying
+        assert [(one.request_id, one.user) for one in flying] == [("r0", "user of r0"), ("r1", "user of r1")]
+        assert all(one.admitted > 0 and one.first_token is None and one.upstream_done is None for one in flying)
+        assert run.gateway.queue().flying == flying, "nothing of it changes while nothing happens"
+        gate.open_all()
+        await asyncio.gather(*tasks)
+        assert run.gateway.queue().flying == []
+
+
 async def test_a_token_budget_keeps_requests_waiting_and_says_that_it_does() -> None:
     gate = Gate()
     async with FakeEngine(gate) as engine, running(engine.url, limit="tokens", token_budget=150) as run:

@@ -208,8 +208,9 @@ def sample(name: str, value: float) -> Sample:
 def test_the_queue_says_its_rules_who_waits_and_for_what() -> None:
     series = GatewaySeries()
     queued = gateway.QueuedRequest("r1", "ann", 2, 100, 50, waited_s=1.5, aged=True)
+    flying = gateway.FlyingRequest("r0", "bob", 3.0, first_token=3.5)
     policy = Policy(order="shortest", ageing_s=None, limit="tokens", token_budget=900)
-    series.on_line(gateway.QueueRecord(at=9.0, policy=policy, waiting=1, why="tokens", first=[queued]))
+    series.on_line(gateway.QueueRecord(at=9.0, policy=policy, waiting=1, why="tokens", first=[queued], flying=[flying]))
     series.add(
         10.0,
         [
@@ -225,6 +226,7 @@ def test_the_queue_says_its_rules_who_waits_and_for_what() -> None:
     queue = series.queue("http://g", "fifo", 10.0)
     assert (queue.policy, queue.rules, queue.why, queue.first) == ("plain shortest", policy, "tokens", [queued])
     assert queue.first_age_s == 1.0
+    assert queue.flying == [flying]
     figures = (queue.limit, queue.token_budget, queue.tokens_in_flight, queue.estimated_wait_s, queue.drain_per_s)
     assert [value.v for value in figures] == [8, 900, 850, 2.5, 0.4]
 

@@ -18,7 +18,7 @@ import pytest
 from server import commands
 from server.commands import Answer, Command
 from server.control import Feed, application, bind, serve
-from server.telemetry.snapshot import Snapshot, snapshot_decoder
+from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_decoder
 
 
 def frame(seq: int) -> Snapshot:
@@ -39,6 +39,10 @@ class Served:
             return Answer(ok=False, message="Not now.")
         return Answer(ok=True, message="Done.")
 
+    def requests(self, limit: int, since: float) -> list[JoinedRequest]:
+        found = [JoinedRequest(request_id=f"r{n}", at=0.0, sealed_at=float(n)) for n in range(10)]
+        return [request for request in found if request.sealed_at > since][-limit:]
+
     def client(self) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(uds=os.fspath(self.path))
         return httpx.AsyncClient(transport=transport, base_url="http://stack", timeout=5)
@@ -51,7 +55,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     app = application(
         stack.feed,
         stack.execute,
-        lambda limit: [],
+        stack.requests,
         lambda child, lines: logs[child][-lines:] if child in logs else None,
     )
     async with serve(app, bind(stack.path)):
@@ -141,3 +145,16 @@ async def test_logs_of_unknown_children_are_refused(tmp_path: Path) -> None:
     async with served(tmp_path) as stack, stack.client() as http:
         assert (await http.get("/v1/logs?child=engine&lines=1")).json() == ["two"]
         assert (await http.get("/v1/logs?child=../../etc/passwd")).status_code == 404
+
+
+async def test_requests_are_asked_for_by_what_is_new(tmp_path: Path) -> None:
+    async with served(tmp_path) as stack, stack.client() as http:
+        latest = [one["request_id"] for one in (await http.get("/v1/requests?limit=3")).json()]
+        assert latest == ["r7", "r8", "r9"]
+        assert len((await http.get("/v1/requests")).json()) == 10
+        new = (await http.get("/v1/requests?limit=100&since=7.0")).json()
+        assert [one["request_id"] for one in new] == ["r8", "r9"]
+        assert (await http.get("/v1/requests?since=9.0")).json() == []
+        odd = await http.get("/v1/requests?since=yesterday")
+        assert odd.status_code == 400
+        assert "seconds" in odd.json()["message"]

@@ -307,3 +307,33 @@ def test_breakdown_averages_like_with_like() -> None:
     assert found.why.startswith("3 of 4 requests")
     assert found.stages[0].name == "connect"
     assert found.stages[0].mean_s is not None
+
+
+def test_requests_are_found_by_what_became_known_since() -> None:
+    join = Join()
+    for n, now in enumerate((1.0, 2.0, 3.0)):
+        join.on_gateway(msgspec.structs.replace(GATEWAY, request_id=f"r{n}", trace_id=f"{n}" * 32), now)
+        join.seal(now)
+    assert [request.sealed_at for request in join.requests(10)] == [1.0, 2.0, 3.0]
+    assert [request.request_id for request in join.requests(10, since=1.0)] == ["r1", "r2"]
+    assert [request.request_id for request in join.requests(1, since=1.0)] == ["r2"]
+    assert join.requests(10, since=3.0) == []
+    join.on_times(msgspec.structs.replace(TIMES, trace_id="0" * 32), 4.0)
+    join.seal(4.0)
+    (better,) = join.requests(10, since=3.0)
+    assert (better.request_id, better.exact, better.sealed_at) == ("r0", True, 4.0)
+
+
+def test_a_request_whose_id_was_used_before_has_a_key_of_its_own() -> None:
+    join = Join()
+    for n in range(2):
+        join.on_gateway(msgspec.structs.replace(GATEWAY, accepted=100.0 + n, trace_id=f"{n}" * 32), float(n))
+        join.seal(float(n))
+    assert [request.key for request in join.requests(10)] == ["", "r1 101.0"]
+
+
+def test_an_attempt_says_how_long_its_person_had_waited_before() -> None:
+    again = msgspec.structs.replace(LOAD, intended=97.0, attempt=2)
+    request = joined(GATEWAY, again, TIMES)
+    assert (request.attempt, request.prior_s) == (2, 3.0)
+    assert joined(GATEWAY, LOAD, TIMES).prior_s == 0.0
