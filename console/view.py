@@ -8,6 +8,7 @@ from typing import Literal
 from console import format as fmt
 from console.history import History
 from console.ink import Span
+from console.rules import Draft
 from server.telemetry.snapshot import Quantiles, Snapshot, Value
 
 Link = Literal["connecting", "live", "replay", "scripted", "lost", "ended"]
@@ -43,6 +44,10 @@ class View:
     keys: tuple[KeyHint, ...] = ()
     chosen: str = ""
     """The row that arrow keys are on, on a screen that has some (`console.editing`)."""
+    draft: Draft = field(default_factory=Draft)
+    """What is changed on the policy panel and not taken yet."""
+    greyed: str = ""
+    """Why nothing of what the load meets can be changed now; empty when it can."""
 
 
 def figure(
