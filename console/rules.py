@@ -63,7 +63,7 @@ BUDGET_SHARES = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 1)
 BUDGETS = tuple(1024 * 2**power for power in range(12))
 """Where nobody knows the KV cache's size."""
 BATCHED_TOKENS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
-QUEUED_REQS = (0, 4, 8, 16, 32, 64, 128, 256, 512)
+QUEUED_REQS = (4, 8, 16, 32, 64, 128, 256, 512)
 
 UNKNOWN = "the gateway has not told its policy yet"
 NOTHING_CHANGED = "nothing is changed yet: ← → does"
@@ -223,7 +223,7 @@ def _turned(engine: Engine, draft: Draft, row: str, sign: int) -> Draft | str:
             value = BATCHED_TOKENS[4] if now is None else round(beside(BATCHED_TOKENS, now, sign))
         case _:
             bound = knobs.max_num_queued_reqs
-            value = QUEUED_REQS[-1 if sign < 0 else 1] if bound is None else round(beside(QUEUED_REQS[1:], bound, sign))
+            value = QUEUED_REQS[-1] if bound is None else round(beside(QUEUED_REQS, bound, sign))
     turned = {**msgspec.structs.asdict(knobs), name: value}
     said = {name: new for name, new in turned.items() if new is not None and new != getattr(engine.knobs, name)}
     if (

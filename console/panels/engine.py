@@ -98,7 +98,8 @@ def _arguments(argv: list[str], room: int) -> list[Line]:
             groups.append([quoted])
         else:
             groups[-1].append(quoted)
-    return [row for group in groups for row in wrap(" ".join(group), room)]
+    said = [" ".join(group) for group in groups]
+    return [tuple(span._replace(note=one) for span in row) for one in said for row in wrap(one, room)]
 
 
 def _facts(engine: Engine, queue: Queue, room: int, *, policy: bool) -> list[Line]:

@@ -41,6 +41,8 @@ def limit_note(queue: Queue) -> str:
 
 def blocked(queue: Queue) -> tuple[str, ...]:
     """What the next one waits for, the longest wording first; empty when nobody waits."""
+    if not queue.depth.v:
+        return ()  # the line and the gauges are told at different moments
     if queue.why == "tokens":
         return _blocked_by_tokens(queue)
     if queue.why == "engine":
@@ -76,9 +78,10 @@ def queue_row(view: View, cells: int, rows: int) -> list[Line]:
         return [fit((), cells)]
     queue = view.snapshot.queue
     head = line(Span(" queue  ", "title")) + _policy(queue)
-    if not queue.why:
-        return [fit(head + line(Span("   nobody waits", "label")), cells)]
-    why = line("   ", Span(blocked(queue)[0], "warn" if queue.why in {"tokens", "engine"} else "text"))
+    words = blocked(queue)
+    if not words:
+        return [fit(head + line(Span("" if queue.depth.v else "   nobody waits", "label")), cells)]
+    why = line("   ", Span(words[0], "warn" if queue.why in {"tokens", "engine"} else "text"))
     full = head + why + line("   ") + pace(queue)
     return [fit(_with_next(full, queue, cells - 1) if width(full) < cells else pick(cells, full, head + why), cells)]
 
@@ -97,6 +100,8 @@ def _policy(queue: Queue) -> Line:
 def pace(queue: Queue) -> Line:
     """The estimated wait, the rate behind it and how many different users wait."""
     users = fmt.known(queue.users_waiting.v)
+    if fmt.known(queue.estimated_wait_s.v) is None:
+        return line(Span("how long is not known yet", "absent", fmt.sanitize(queue.drain_per_s.why)))
     spans = line(Span("about ", "label")) + figure(
         queue.estimated_wait_s, fmt.seconds(queue.estimated_wait_s.v), note="what waits over the drain rate"
     )

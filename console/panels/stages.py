@@ -222,7 +222,7 @@ def _admits(queue: Queue, room: int) -> Line:
     kind, taken = limit_words(queue)
     most = fmt.known(queue.max_queue.v)
     told = [kind, taken] if kind else [f"max {fmt.count(most)}"] if most is not None else []
-    note = f"{limit_note(queue)}; {blocked(queue)[0]}" if queue.why else limit_note(queue)
+    note = "; ".join((limit_note(queue), *blocked(queue)[:1]))
     label = Span(order, "label", "who of those who wait goes next")
     return pick(room, *(line(label, Span(f", {one}", "label", note)) for one in told), line(label))
 
