@@ -143,6 +143,23 @@ def ordered(rules: Policy | None, order: Order, *, plain: bool) -> commands.Poli
     return commands.Policy(order=order, ageing_s=None if aged else AGEING_S)
 
 
+def effective(engine: Engine, knobs: EngineKnobs) -> EngineKnobs:
+    """The knobs with what the engine's own command line says of those that nobody turned. None: vLLM's default holds, or on
+    an engine that somebody else started nobody knows."""
+    argv = [part for argument in engine.argv for part in argument.split("=", 1)]
+    said: dict[str, object] = {}
+    for row in ("scheduling-policy", "max-num-batched-tokens", "max-num-queued-reqs"):
+        if f"--{row}" in argv[:-1]:
+            said[row.replace("-", "_")] = argv[argv.index(f"--{row}") + 1]
+    for flag, on in (("--enable-chunked-prefill", True), ("--no-enable-chunked-prefill", False)):
+        if flag in argv:
+            said["chunked_prefill"] = on
+    try:
+        return msgspec.convert(said, EngineKnobs, strict=False).changed(knobs)
+    except ValueError:  # vLLM takes spellings that are not understood here
+        return knobs
+
+
 def kv_tokens(engine: Engine) -> int | None:
     """The KV cache's size in tokens, as far as it is known."""
     size = engine.kv_tokens.v
@@ -151,6 +168,7 @@ def kv_tokens(engine: Engine) -> int | None:
 
 def wont_start(engine: Engine, knobs: EngineKnobs) -> str:
     """Why vLLM would refuse to start with these knobs, in one sentence; empty where nothing speaks against them."""
+    knobs = effective(engine, knobs)
     tokens = knobs.max_num_batched_tokens or engine.max_num_batched_tokens.v
     longest, sequences = engine.max_model_len.v, engine.max_num_seqs.v
     if tokens is None:
@@ -211,7 +229,7 @@ def _seconds(row: str, now: float | None, sign: int) -> float | None:
 def _turned(engine: Engine, draft: Draft, row: str, sign: int) -> Draft | str:
     if engine.attached:
         return NOT_OURS
-    knobs = tuned(engine, draft)
+    knobs = effective(engine, tuned(engine, draft))
     name = row.replace("-", "_")
     match row:
         case "scheduling-policy":
@@ -224,7 +242,7 @@ def _turned(engine: Engine, draft: Draft, row: str, sign: int) -> Draft | str:
         case _:
             bound = knobs.max_num_queued_reqs
             value = QUEUED_REQS[-1] if bound is None else round(beside(QUEUED_REQS, bound, sign))
-    turned = {**msgspec.structs.asdict(knobs), name: value}
+    turned = {**msgspec.structs.asdict(tuned(engine, draft)), name: value}
     said = {name: new for name, new in turned.items() if new is not None and new != getattr(engine.knobs, name)}
     if (
         engine.knobs.max_num_batched_tokens is None

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from console import format as fmt
 from console.ink import Line, Span, cut, fit, frame, line, pick, width
+from console.rules import effective
 from console.view import View, figure
 from server.config import EngineKnobs
 from server.gateway.records import QueuedRequest
 from server.telemetry.snapshot import Engine, Queue, Snapshot
 
 USER_CELLS = 18
+KNOB_LABELS = {
+    "scheduling-policy": "policy",
+    "max-num-batched-tokens": "tokens a step",
+    "chunked-prefill": "chunked prefill",
+    "max-num-queued-reqs": "max requests",
+}
 
 
 def limit_words(queue: Queue) -> tuple[str, str]:
@@ -196,42 +203,32 @@ def fit_name(user: str, cells: int) -> str:
 
 
 def knob_rows(engine: Engine, room: int) -> list[Line]:
-    """What the engine was told of its own scheduling; vLLM's default where it was told nothing."""
-    knobs = engine.knobs
+    """How the engine schedules by itself, as far as it is known."""
+    said = {row: knob_value(engine, engine.knobs, row) for row in KNOB_LABELS}
     cells = (room - 2) // 2
-    one = [
-        ("policy", *policy_value(knobs)),
-        ("tokens a step", *tokens_value(engine, knobs)),
-        ("chunked prefill", *chunked_value(knobs)),
-        ("max requests", *queued_value(knobs)),
-    ]
+    one = [(KNOB_LABELS[row], *value) for row, value in said.items()]
     if room < 56:
         return [_knob(*row, room) for row in one]
     return [fit(_knob(*a, cells), cells + 2) + _knob(*b, cells) for a, b in (one[:2], one[2:])]
 
 
+def knob_value(engine: Engine, knobs: EngineKnobs, row: str) -> tuple[str, bool]:
+    """A knob's value in words, and whether anybody set it: else it is vLLM's default, and on an engine that somebody else
+    started it is not known."""
+    told = effective(engine, knobs)
+    known = not engine.attached
+    if row == "max-num-batched-tokens":
+        tokens = told.max_num_batched_tokens
+        return fmt.count(tokens if tokens is not None else engine.max_num_batched_tokens.v), tokens is not None
+    if row == "scheduling-policy":
+        return told.scheduling_policy or ("fcfs" if known else fmt.ABSENT_TEXT), told.scheduling_policy is not None
+    if row == "chunked-prefill":
+        on = told.chunked_prefill
+        return ("on" if on or (on is None and known) else "off" if on is False else fmt.ABSENT_TEXT), on is not None
+    bound = told.max_num_queued_reqs
+    return (fmt.count(bound) if bound is not None or not known else "unbounded"), bound is not None
+
+
 def _knob(label: str, value: str, told: bool, room: int) -> Line:
     text = cut(value, max(1, room - 17))
     return line(Span(f"{label:<17}", "label"), Span(text, "figure" if told else "text", value))
-
-
-def policy_value(knobs: EngineKnobs) -> tuple[str, bool]:
-    """`--scheduling-policy`, and whether it was told."""
-    return knobs.scheduling_policy or "fcfs", knobs.scheduling_policy is not None
-
-
-def tokens_value(engine: Engine, knobs: EngineKnobs) -> tuple[str, bool]:
-    """`--max-num-batched-tokens`: as told, else as the engine says it has it."""
-    told = knobs.max_num_batched_tokens
-    return fmt.count(told if told is not None else engine.max_num_batched_tokens.v), told is not None
-
-
-def chunked_value(knobs: EngineKnobs) -> tuple[str, bool]:
-    """Chunked prefill: on unless told otherwise."""
-    return "off" if knobs.chunked_prefill is False else "on", knobs.chunked_prefill is not None
-
-
-def queued_value(knobs: EngineKnobs) -> tuple[str, bool]:
-    """`--max-num-queued-reqs`: unbounded unless told otherwise."""
-    bound = knobs.max_num_queued_reqs
-    return "unbounded" if bound is None else fmt.count(bound), bound is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from console import format as fmt
-from console.panels.queue import chunked_value, policy_value, queued_value, tokens_value
+from console.panels.queue import KNOB_LABELS, knob_value
 from console.rules import kv_tokens
 from server.config import EngineKnobs
 from server.gateway.policy import Policy, waits_for_ever
@@ -26,10 +26,7 @@ LABELS = {
     "deadline": "deadline",
     "hold": "in a restart",
     "keep-alive": "keep-alives",
-    "scheduling-policy": "policy",
-    "max-num-batched-tokens": "tokens a step",
-    "chunked-prefill": "chunked prefill",
-    "max-num-queued-reqs": "max requests",
+    **KNOB_LABELS,
 }
 Said = tuple[str, ...]
 """A value in words, the longest first."""
@@ -173,13 +170,8 @@ _RULES_SAY: dict[str, Callable[[Policy], str]] = {
 
 def knob_said(engine: Engine, knobs: EngineKnobs, row: str) -> str:
     """A knob's value in words; vLLM's own default is called that."""
-    value, told = {
-        "scheduling-policy": lambda: policy_value(knobs),
-        "max-num-batched-tokens": lambda: tokens_value(engine, knobs),
-        "chunked-prefill": lambda: chunked_value(knobs),
-        "max-num-queued-reqs": lambda: queued_value(knobs),
-    }[row]()
-    return value if told else f"{value} (default)"
+    value, told = knob_value(engine, knobs, row)
+    return value if told or engine.attached else f"{value} (default)"
 
 
 def knob_says(knobs: EngineKnobs, policy: Policy, row: str) -> tuple[str, str]:
