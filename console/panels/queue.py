@@ -87,7 +87,7 @@ def queue_row(view: View, cells: int, rows: int) -> list[Line]:
     head = line(Span(" queue  ", "title")) + _policy(queue)
     words = blocked(queue)
     if not words:
-        return [fit(head + line(Span("" if queue.depth.v else "   nobody waits", "label")), cells)]
+        return [fit(head + line(Span("   nobody waits" if queue.depth.v == 0 else "", "label")), cells)]
     why = line("   ", Span(words[0], "warn" if queue.why in {"tokens", "engine"} else "text"))
     full = head + why + line("   ") + pace(queue)
     return [fit(_with_next(full, queue, cells - 1) if width(full) < cells else pick(cells, full, head + why), cells)]

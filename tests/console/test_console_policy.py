@@ -102,6 +102,20 @@ def test_the_row_of_the_queue_fits(state: str, cells: int) -> None:
     assert ("nobody waits" in text) == (state == "IDLE")
 
 
+def test_who_is_not_counted_is_not_said_to_be_nobody() -> None:
+    assert "nobody" not in text_of(queue_row(view_of(samples.READ_ONLY), 160, 1))
+
+
+def test_knobs_that_nobody_told_are_not_known_on_somebody_elses_engine() -> None:
+    bare = samples.change(samples.READ_ONLY, engine={"argv": []})
+    text = text_of(policy_panel(view_of(bare, chosen="order"), 160, 23))
+    assert "fcfs" not in text
+    assert "unbounded" not in text
+    told = samples.change(samples.LOADED, engine={"argv": ["vllm", "--scheduling-policy=priority"]})
+    assert "priority" in text_of(queue_panel(view_of(told), 60, 19)).splitlines()[-3]
+    assert "on (default)" in text_of(policy_panel(view_of(told, chosen="order"), 160, 23))
+
+
 def test_the_row_of_the_queue_names_the_next() -> None:
     text = text_of(queue_row(view_of(samples.BY_TOKENS), 200, 1))
     for part in ("tokens 36.9k/40.0k", "keeps 9 back", "about 2.10 s at 4.7 done/s", "9 users", "next reader 6200 tok"):
