@@ -31,7 +31,13 @@ KV = 40_000
 
 def stack(policy: Policy | None = None, knobs: EngineKnobs | None = None, **engine: Any) -> Snapshot:
     """A CPU stack with 8 slots under this policy."""
-    told = {"kv_tokens": Value(KV), "max_num_seqs": Value(8), "max_num_batched_tokens": Value(2048), **engine}
+    told = {
+        "argv": [],
+        "kv_tokens": Value(KV),
+        "max_num_seqs": Value(8),
+        "max_num_batched_tokens": Value(2048),
+        **engine,
+    }
     return samples.change(
         samples.LOADED,
         queue={"rules": policy or Policy(max_in_flight=8)},
