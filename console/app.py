@@ -17,19 +17,21 @@ from textual.filter import LineFilter
 from textual.screen import Screen
 
 from console import format as fmt
-from console.deeds import DEEDS, Deed, bindings, deed_of, people_step, why_not
+from console.deeds import DEEDS, POLICY_CHANGE, Deed, bindings, deed_of, people_step, why_not
 from console.editing import more_people
 from console.history import History
 from console.kept import KEEP, Kept, Only
 from console.messages import Answered, RequestsCame, RequestsWanted, Sampled, SourceEnded, SourceLost, Wanted
 from console.palette import ColourBlind
 from console.panels.capacity import searching
+from console.rules import ordered
 from console.screens.ask import AskKey, AskNote, HelpScreen
 from console.screens.base import MIN_CELLS, MIN_ROWS, CockpitScreen
 from console.screens.capacity import CapacityScreen
 from console.screens.engine import EngineScreen
 from console.screens.flow import FlowScreen
 from console.screens.load import LoadScreen
+from console.screens.policy import PolicyScreen
 from console.screens.requests import RequestsScreen
 from console.sources.base import Source, SourceGoneError
 from console.view import KeyHint, Link, View
@@ -37,6 +39,7 @@ from loadgen.records import Behaviour
 from server import commands
 from server.commands import Command
 from server.engine.cold import KINDS
+from server.gateway.policy import Order
 from server.telemetry.snapshot import People, Snapshot
 
 STATUS_S = 8.0
@@ -193,6 +196,7 @@ class CockpitApp(App[Left]):
             status_style=style,
             title_note=self._title_note,
             kept=self.kept,
+            greyed=self.why_not(POLICY_CHANGE),
             keys=tuple(
                 KeyHint(deed.shown, deed.label, deed.action, self.why_not(deed), deed.rank)
                 for deed in DEEDS
@@ -203,10 +207,12 @@ class CockpitApp(App[Left]):
         )
 
     def redraw(self) -> None:
-        """Draw the view on the screen below any question."""
+        """Draw the view on the screen below any question, and on the panel above it."""
+        view = self.view()
         for screen in reversed(self.screen_stack):
+            if isinstance(screen, CockpitScreen | PolicyScreen):
+                screen.show(view)
             if isinstance(screen, CockpitScreen):
-                screen.show(self.view())
                 return
 
     def action_redraw(self) -> None:
@@ -254,7 +260,7 @@ class CockpitApp(App[Left]):
                 continue
             reason = self.why_not(deed)
             yield SystemCommand(
-                f"{(deed.title or deed.label).capitalize()} ({deed.shown.split()[0]})",
+                deed.named,
                 f"not now: {reason}" if reason else deed.explained,
                 lambda action=deed.action: self.call_later(self.run_action, action),
             )
@@ -309,6 +315,15 @@ class CockpitApp(App[Left]):
         question = "A search changes the number of people for up to 6 minutes, then puts it back."
         answers = {"y": "search, until the 90 % interval is within 15 %", "c": "be careful: until it is within 10 %"}
         self.push_screen(AskKey(question, answers), answered)
+
+    def action_policy(self) -> None:
+        """The panel with the queue's policy and the engine's knobs."""
+        if isinstance(self.screen, CockpitScreen):
+            self.push_screen(PolicyScreen())
+
+    def action_order(self, order: Order, plain: bool = False) -> None:
+        """Who of those who wait goes next, from now on."""
+        self._send(ordered(self.snapshot.queue.rules if self.snapshot else None, order, plain=plain))
 
     def action_report(self) -> None:
         """What was seen, as a file."""

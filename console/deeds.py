@@ -35,11 +35,28 @@ class Deed:
     where: str = ""
     """The screen on which its key works; empty: on every one."""
 
+    @property
+    def named(self) -> str:
+        """As the palette lists it, with the first of its keys if it has one."""
+        key = f" ({self.shown.split()[0]})" if self.shown else ""
+        return f"{(self.title or self.label).capitalize()}{key}"
+
 
 PRESETS = presets(Profile(), trace="the trace given with --trace")
 """As they are listed here; the stack fits them to its model."""
 _LETTERS = "ABCDEFGHIJKLMNOP"
 PRESET_KEYS = {preset.name: letter for preset, letter in zip(PRESETS, _LETTERS, strict=False)}
+
+_ORDERS = (
+    ("fifo", "", "first come first served", "Who came first goes first"),
+    ("shortest", "", "shortest first", "The shortest prompt goes first, with ageing so that nobody waits for ever"),
+    ("priority", "", "by priority", "The lowest priority number goes first, with ageing so that nobody waits for ever"),
+    ("fair", "", "fair share", "Who has had the fewest tokens goes next"),
+    ("shortest", ",True", "plain shortest", "Without ageing: see long prompts wait for ever"),
+    ("priority", ",True", "plain priority", "Without ageing: see low priorities wait for ever"),
+)
+POLICY_CHANGE = Deed("screen.change(1)", "", "", "policy", "Change the queue's policy", "load")
+"""What the panel does, apart from being looked at."""
 
 DEEDS: tuple[Deed, ...] = (
     Deed(
@@ -105,6 +122,11 @@ DEEDS: tuple[Deed, ...] = (
         rank=5,
         where="capacity",
     ),
+    Deed("screen.choose(-1)", "up", "", "choose", "Choose a row of the policy", rank=0, where="policy"),
+    Deed("screen.choose(1)", "down", "", "choose", "Choose the next row", rank=0, where="policy"),
+    Deed("screen.change(1)", "right", "", "change", "Change what is chosen", "load", rank=0, where="policy"),
+    Deed("screen.change(-1)", "left", "", "change", "Change what is chosen", "load", rank=0, where="policy"),
+    Deed("screen.take", "enter", "", "take", "Take what was changed", "load", rank=0, where="policy"),
     Deed("burst", "b", "b", "burst", "Send 3 x max-num-seqs requests at once and watch the queue", "load", rank=4),
     Deed(
         "extra('slow')",
@@ -123,7 +145,7 @@ DEEDS: tuple[Deed, ...] = (
         "People who leave when it takes too long come, or go home",
         "load",
         title="abandoners",
-        rank=4,
+        rank=3,
     ),
     Deed(
         "extra('retrier')",
@@ -164,6 +186,7 @@ DEEDS: tuple[Deed, ...] = (
         rank=4,
     ),
     Deed("people(-1)", "minus,underscore", "-", "fewer people", "Fewer people, or a lower rate", "load", rank=0),
+    Deed("policy", "p", "p", "policy", "The queue's policy and the engine's own knobs, changed live", rank=4),
     Deed("freeze", "space", "space", "freeze", "Let the display stand still; collecting goes on"),
     Deed("marker", "m", "m", "mark", "Drop a marker with a note on the charts", "stack", rank=1),
     Deed("record", "r", "r", "record", "Start or stop a recording", "stack", rank=1),
@@ -183,6 +206,10 @@ DEEDS: tuple[Deed, ...] = (
     Deed("detach", "q,ctrl+c", "q", "detach", "Leave; the stack lives on", rank=3),
     Deed("stop", "Q", "Q", "stop", "Stop the stack, after asking", "stack"),
     Deed("help", "question_mark", "?", "help", "Keys, and how to read the screen", rank=5),
+    *(
+        Deed(f"order('{order}'{plain})", "", "", "policy", explained, "load", title=f"policy: {title}", rank=0)
+        for order, plain, title, explained in _ORDERS
+    ),
     *(
         Deed(
             f"preset('{preset.name}')",

@@ -136,35 +136,35 @@ def _at_rate(people: People, sign: int) -> Command | str:
     kind, rate = _process(people), people.rate_asked_per_s.v
     if not kind or rate is None:
         return "these arrivals have no rate to change"
-    return commands.Open(_ARRIVALS[kind](_beside(RATES, rate, sign)))
+    return commands.Open(_ARRIVALS[kind](beside(RATES, rate, sign)))
 
 
 def _asking(profile: Profile, row: str, sign: int, even: Mix | None) -> Profile:
     retry = profile.manners.retry
     match row:
         case "think":
-            return msgspec.structs.replace(profile, think_s=_beside(THINK_S, profile.think_s, sign))
+            return msgspec.structs.replace(profile, think_s=beside(THINK_S, profile.think_s, sign))
         case "turns":
-            return msgspec.structs.replace(profile, turns=_beside(TURNS, profile.turns, sign))
+            return msgspec.structs.replace(profile, turns=beside(TURNS, profile.turns, sign))
         case "lengths":
             context = profile.mix.context
-            name = _next(LENGTHS, profile.mix.name, sign)
+            name = around(LENGTHS, profile.mix.name, sign)
             mix = Mix.named(name, context) if name in TRACE_FITS else even or Mix(context=context)
             return msgspec.structs.replace(profile, mix=mix if mix is even else fitting(mix))
         case "retries":
-            retry = msgspec.structs.replace(retry, kind=_next(RETRIES, retry.kind, sign))
+            retry = msgspec.structs.replace(retry, kind=around(RETRIES, retry.kind, sign))
         case _:
             retry = msgspec.structs.replace(retry, honours_retry_after=not retry.honours_retry_after)
     return msgspec.structs.replace(profile, manners=msgspec.structs.replace(profile.manners, retry=retry))
 
 
-def _beside(ladder: Sequence[float], now: float, sign: int) -> float:
+def beside(ladder: Sequence[float], now: float, sign: int) -> float:
     """The next value up or down; the last one stays."""
     higher = [value for value in ladder if value > now * (1 + 1e-9)]
     lower = [value for value in ladder if value < now * (1 - 1e-9)]
     return (higher[0] if higher else now) if sign > 0 else (lower[-1] if lower else now)
 
 
-def _next(values: Sequence[T], now: T, sign: int) -> T:
+def around(values: Sequence[T], now: T, sign: int) -> T:
     """The next one around; the first one where today's is none of them."""
     return values[(values.index(now) + sign) % len(values)] if now in values else values[0]

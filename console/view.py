@@ -9,6 +9,7 @@ from console import format as fmt
 from console.history import History
 from console.ink import Span
 from console.kept import Kept, Listing
+from console.rules import Draft
 from server.telemetry.snapshot import Quantiles, Snapshot, Value
 
 Link = Literal["connecting", "live", "replay", "scripted", "lost", "ended"]
@@ -48,6 +49,10 @@ class View:
     """Single requests, as far as they were asked for."""
     listing: Listing = field(default_factory=Listing)
     """What of them is shown, on the Requests screen."""
+    draft: Draft = field(default_factory=Draft)
+    """What is changed on the policy panel and not taken yet."""
+    greyed: str = ""
+    """Why nothing of what the load meets can be changed now; empty when it can."""
 
 
 def figure(

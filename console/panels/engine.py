@@ -7,6 +7,7 @@ import shlex
 from console import format as fmt
 from console.ink import Line, Span, beside, cut, fit, frame, line, wrap
 from console.panels.anatomy import anatomy, felt, kinds_line, kinds_table, total
+from console.panels.queue import queue_panel
 from console.panels.start import coldness, left_s
 from console.view import View, figure
 from server.telemetry.snapshot import ColdStart, Engine, Queue, Value
@@ -15,6 +16,9 @@ TABLE_CELLS = 64
 """Width of the table of kinds."""
 TABLE_FROM = 158
 FACTS_ROWS = 15
+FACTS_CELLS, QUEUE_CELLS = 55, 60
+QUEUE_FROM = 150
+"""Width from which the queue and its policy stand between the facts and the arguments; else three of the facts tell."""
 LOG_ROWS = 8
 
 
@@ -26,12 +30,15 @@ def engine(view: View, cells: int, rows: int) -> list[Line]:
     lines = _start(shown, cells, max(5, rows - log - (FACTS_ROWS if rows >= 36 else 7)))
     upper = len(lines)
     lower = rows - upper - log
-    left = cells // 2
-    facts = frame(line(Span("what runs", "title")), _facts(shown, queue, left - 4), left, lower)
-    argv = _arguments(shown.argv, cells - left - 4) or [line(Span(fmt.ABSENT_TEXT, "absent"))]
-    lines += beside(
-        [(facts, left), (frame(line(Span("started with", "title")), argv, cells - left, lower), cells - left)]
-    )
+    line_of = QUEUE_CELLS if cells >= QUEUE_FROM and queue.rules is not None else 0
+    left = FACTS_CELLS if line_of else cells // 2
+    right = cells - left - line_of
+    facts = frame(line(Span("what runs", "title")), _facts(shown, queue, left - 4, policy=not line_of), left, lower)
+    argv = _arguments(shown.argv, right - 4) or [line(Span(fmt.ABSENT_TEXT, "absent"))]
+    blocks = [(facts, left), (frame(line(Span("started with", "title")), argv, right, lower), right)]
+    if line_of:
+        blocks.insert(1, (queue_panel(view, line_of, lower), line_of))
+    lines += beside(blocks)
     if log:
         lines += _log(shown, cells, log)
     return [fit(one, cells) for one in lines][:rows]
@@ -91,10 +98,11 @@ def _arguments(argv: list[str], room: int) -> list[Line]:
             groups.append([quoted])
         else:
             groups[-1].append(quoted)
-    return [row for group in groups for row in wrap(" ".join(group), room)]
+    said = [" ".join(group) for group in groups]
+    return [tuple(span._replace(note=one) for span in row) for one in said for row in wrap(one, room)]
 
 
-def _facts(engine: Engine, queue: Queue, room: int) -> list[Line]:
+def _facts(engine: Engine, queue: Queue, room: int, *, policy: bool) -> list[Line]:
     health = {True: ("answers", "good"), False: ("does not answer", "bad"), None: (fmt.ABSENT_TEXT, "absent")}[
         engine.healthy
     ]
@@ -127,9 +135,10 @@ def _facts(engine: Engine, queue: Queue, room: int) -> list[Line]:
         ("KV cache tokens", engine.kv_tokens),
     )
     rows += [_row(label, figure(value, fmt.count(value.v))) for label, value in limits]
-    rows.append(_row("queue's policy", line(Span(fmt.sanitize(queue.policy, 40) or fmt.ABSENT_TEXT, "text"))))
-    for label, value in (("max in flight", queue.max_in_flight), ("max queue", queue.max_queue)):
-        rows.append(_row(label, figure(value, fmt.count(value.v))))
+    if policy:
+        rows.append(_row("queue's policy", line(Span(fmt.sanitize(queue.policy, 40) or fmt.ABSENT_TEXT, "text"))))
+        for label, value in (("max in flight", queue.max_in_flight), ("max queue", queue.max_queue)):
+            rows.append(_row(label, figure(value, fmt.count(value.v))))
     return [fit(row, room) for row in rows]
 
 

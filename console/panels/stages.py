@@ -9,8 +9,9 @@ from console import raster
 from console.history import CELL_S
 from console.ink import Line, Span, beside, fit, line, pick, text_width
 from console.panels.gpu import MBU_NOTE, MFU_NOTE, has_gpm, memory_name
+from console.panels.queue import blocked, limit_note, limit_words
 from console.view import View, figure, quantile_note
-from server.telemetry.snapshot import People, Snapshot, Value
+from server.telemetry.snapshot import People, Queue, Snapshot, Value
 
 Column = tuple[Line, Line, Line]
 
@@ -205,17 +206,26 @@ def _queue(snapshot: Snapshot, room: int) -> Column:
             first + line(Span(" FULL", "bad")),
             figure(queue.depth, fmt.count(waiting), unit="FULL", style="bad", unit_style="bad"),
         )
+    elif limit is not None and queue.rules is not None and waiting:
+        first = pick(room, first + line(Span(f" of {fmt.count(limit)}", "label", "the most that may wait")), first)
     oldest: Line = line(Span("oldest " if room >= 16 else "old ", "label")) + figure(
         queue.oldest_s, fmt.seconds(queue.oldest_s.v)
     )
-    policy = fmt.sanitize(queue.policy, 20)
-    capped = f", max {fmt.count(limit)}" if limit is not None else ""
-    third = pick(
-        room,
-        line(Span(policy + capped, "label", "queue policy and the most that may wait")),
-        line(Span(policy, "label")),
-    )
-    return first, oldest, third
+    words = blocked(queue)
+    if queue.why in {"tokens", "engine"} and words:
+        oldest = pick(room, *(line(Span(one, "warn", words[0])) for one in words))
+    return first, oldest, _admits(queue, room)
+
+
+def _admits(queue: Queue, room: int) -> Line:
+    """The order, and the limit with what is taken of it; where the gateway tells none, the most that may wait."""
+    order = fmt.sanitize(queue.policy, 20)
+    kind, taken = limit_words(queue)
+    most = fmt.known(queue.max_queue.v)
+    told = [kind, taken] if kind else [f"max {fmt.count(most)}"] if most is not None else []
+    note = "; ".join((limit_note(queue), *blocked(queue)[:1]))
+    label = Span(order, "label", "who of those who wait goes next")
+    return pick(room, *(line(label, Span(f", {one}", "label", note)) for one in told), line(label))
 
 
 def _server(snapshot: Snapshot, room: int) -> Column:

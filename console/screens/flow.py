@@ -10,6 +10,7 @@ from console.panels.breakdown import breakdown
 from console.panels.feel import feel
 from console.panels.foot import limit
 from console.panels.gpu import gpu
+from console.panels.queue import queue_row
 from console.panels.stages import stages
 from console.panels.start import NOT_READY, start_panel
 from console.screens.base import CockpitScreen
@@ -21,8 +22,9 @@ class FlowScreen(CockpitScreen):
     """Key 1."""
 
     def compose_middle(self) -> ComposeResult:
-        """The strip, the breakdown, the panels or the start, the limit."""
+        """The strip, who waits and for what, the breakdown, the panels or the start, the limit."""
         yield Canvas(stages, id="stages")
+        yield Canvas(queue_row, id="queue-row")
         yield Canvas(breakdown, id="breakdown")
         with Container(id="panels"):
             yield Canvas(feel, id="feel")

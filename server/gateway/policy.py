@@ -49,14 +49,18 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     def changed(self, change: PolicyChange) -> Policy:
         """With what the change says, checked. Raises ValueError whose text says what is wrong."""
+        policy = self.drafted(change)
+        policy.check()
+        return policy
+
+    def drafted(self, change: PolicyChange) -> Policy:
+        """With what the change says, be it possible or not."""
         values: dict[str, object] = {}
-        for name in change.__struct_fields__:
+        for name in PolicyChange.__struct_fields__:
             value = getattr(change, name)
             if value is not None:
                 values[name] = None if name in _CAN_BE_OFF and value == 0 else value
-        policy = msgspec.structs.replace(self, **values)
-        policy.check()
-        return policy
+        return msgspec.structs.replace(self, **values)
 
     def whole(self) -> PolicyChange:
         """The change that makes any policy this one."""
@@ -110,6 +114,23 @@ class PolicyChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     def in_words(self) -> str:
         """As an event says it: `shortest first, ageing 30 s, max queue 64`; empty when it changes nothing."""
         return ", ".join(_word(name, value) for name, value in self.said().items())
+
+
+def difference(before: Policy, after: Policy) -> PolicyChange:
+    """The change that makes the one of the other."""
+    names = (name for name in PolicyChange.__struct_fields__ if getattr(before, name) != getattr(after, name))
+    values = {name: getattr(after, name) for name in names}
+    return msgspec.convert({name: 0 if value is None else value for name, value in values.items()}, PolicyChange)
+
+
+def waits_for_ever(policy: Policy) -> str:
+    """Who may wait for ever under this policy, and why, in one sentence; empty where nobody does."""
+    if policy.ageing_s is not None:
+        return ""
+    return {
+        "shortest": "While short prompts keep coming, a long one waits for ever: nothing moves it up.",
+        "priority": "While better priorities keep coming, a worse one waits for ever: nothing moves it up.",
+    }.get(policy.order, "")
 
 
 _CAN_BE_OFF = frozenset(("ageing_s", "token_budget", "queue_timeout_s", "deadline_s", "keep_alive_s"))

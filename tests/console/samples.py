@@ -10,6 +10,8 @@ import msgspec
 from loadgen.capacity import Answer, Block, Point, Progress, Question
 from loadgen.profile import Profile
 from loadgen.prompts import Mix
+from server.gateway.policy import Policy
+from server.gateway.records import QueuedRequest
 from server.telemetry.snapshot import (
     Breakdown,
     ColdStart,
@@ -180,6 +182,24 @@ GOOD_SOURCES = {
 BURST = Event(AT - 24, WALL - 24, "burst", "burst +200", "b")
 SLOW = Event(AT - 61, WALL - 61, "slow", "3 slow readers", "s")
 
+WAITING = [
+    QueuedRequest(f"r{place:05}", user, priority, prompt, output, waited)
+    for place, (user, priority, prompt, output, waited) in enumerate(
+        (
+            ("person-17", 0, 512, 128, 1.1),
+            ("person-203", 0, 448, 128, 0.9),
+            ("key 5f0c31aa", 0, 2310, 512, 0.7),
+            ("person-88", 0, 512, 128, 0.6),
+            ("person-17", 0, 64, 32, 0.5),
+            ("person-140", -1, 512, 128, 0.5),
+            ("person-9", 0, 96, 128, 0.4),
+            ("person-251", 0, 512, 128, 0.3),
+            ("person-31", 5, 512, 128, 0.2),
+            ("person-12", 0, 512, 128, 0.1),
+        )
+    )
+]
+
 LOADED = Snapshot(
     seq=1446,
     at=AT,
@@ -220,6 +240,16 @@ LOADED = Snapshot(
         buffered_bytes=V(49_152, src="gateway"),
         connections=V(75, src="gateway"),
         arrived_total=18_075,
+        rules=Policy(max_in_flight=64, max_queue=256),
+        why="slots",
+        first=WAITING,
+        first_age_s=0.2,
+        limit=V(64, src="gateway"),
+        token_budget=V(None, src="gateway", why="the limit is not by tokens"),
+        tokens_in_flight=V(29_140, src="gateway"),
+        estimated_wait_s=V(0.4, src="gateway"),
+        drain_per_s=V(24.6, src="gateway"),
+        users_waiting=V(9, src="gateway"),
     ),
     engine=H100,
     feel=Feel(
@@ -265,6 +295,47 @@ def change(snapshot: Snapshot, **parts: Any) -> Snapshot:
     return msgspec.structs.replace(snapshot, **made)
 
 
+LONG = QueuedRequest("r00031", "reader", 0, 5_688, 512, 6.3)
+BY_TOKENS = change(
+    LOADED,
+    queue={
+        "rules": Policy(limit="tokens", token_budget=40_000, max_in_flight=64, max_queue=256),
+        "why": "tokens",
+        "first": [LONG, *WAITING[1:]],
+        "in_flight": V(31, src="gateway"),
+        "oldest_s": V(6.5, src="gateway"),
+        "token_budget": V(40_000, src="gateway"),
+        "tokens_in_flight": V(36_900, src="gateway"),
+        "estimated_wait_s": V(2.1, src="gateway"),
+        "drain_per_s": V(4.7, src="gateway"),
+    },
+    engine={"running": V(31, src="engine")},
+)
+"""A long one at the head of a fifo keeps back nine who would fit."""
+ADAPTIVE = change(
+    LOADED,
+    queue={
+        "policy": "shortest",
+        "rules": Policy(order="shortest", limit="adaptive", max_in_flight=64),
+        "why": "adaptive",
+        "first": [
+            msgspec.structs.replace(WAITING[2], aged=True, waited_s=31.0),
+            *sorted(WAITING[3:], key=lambda r: r.prompt_tokens),
+        ],
+        "in_flight": V(18, src="gateway"),
+        "limit": V(18, src="gateway"),
+    },
+    engine={"running": V(18, src="engine")},
+)
+HELD = change(LOADED, queue={"why": "engine", "in_flight": V(0, src="gateway"), "oldest_s": V(14.0, src="gateway")})
+PLAIN = change(
+    LOADED,
+    queue={
+        "policy": "plain shortest",
+        "rules": Policy(order="shortest", ageing_s=None, overload="shed", deadline_s=30.0),
+    },
+)
+
 NOBODY = People(
     mode="closed",
     people=V(0, src="load"),
@@ -284,6 +355,13 @@ IDLE = change(
     queue={
         "depth": V(0, src="gateway"),
         "in_flight": V(0, src="gateway"),
+        "why": "",
+        "first": [],
+        "first_age_s": None,
+        "estimated_wait_s": V(None, why="no rate is known yet"),
+        "drain_per_s": V(None, why="nothing has finished in this busy period"),
+        "tokens_in_flight": V(0, src="gateway"),
+        "users_waiting": V(0, src="gateway"),
         "oldest_s": V(None, why="nobody waits"),
         "arrivals_per_s": stat(0.0, 0),
         "wait_s": Quantiles(src="gateway"),
@@ -847,7 +925,7 @@ ANSWERED = change(
     events=[
         BURST,
         Event(AT - 20, WALL - 20, "capacity", "271 people (90 % interval 254 to 288)", "k"),
-        Event(AT - 9, WALL - 9, "people", "273 people", "p"),
+        Event(AT - 9, WALL - 9, "people", "273 people", "+"),
     ],
 )
 UNRESOLVED = change(

@@ -273,8 +273,8 @@ async def test_in_open_loop_plus_raises_the_rate() -> None:
 
 
 def test_every_key_stands_once_on_each_screen() -> None:
-    for screen in ("", "requests", "load", "capacity"):
-        keys = [key for deed in DEEDS if deed.where in {"", screen} for key in filter(None, deed.keys.split(","))]
+    for screen in ("", "requests", "load", "capacity", "policy"):
+        keys = [key for deed in DEEDS if deed.where in {"", screen} and deed.keys for key in deed.keys.split(",")]
         assert len(keys) == len(set(keys))
 
 
@@ -284,7 +284,7 @@ async def test_the_footer_fits_80_columns_with_what_matters_most() -> None:
         await until(pilot, lambda: "burst" in screen_text(app))
         footer = screen_text(app).splitlines()[-1]
         assert "…" not in footer
-        for part in ("b burst", "s slow", "a abandon", "t retry", "c cold", "+ -", "4 load", "5 capacity", "? help"):
+        for part in ("b burst", "s slow", "t retry", "c cold", "+ -", "p policy", "4 load", "5 capacity", "? help"):
             assert part in footer
 
 

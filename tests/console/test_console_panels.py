@@ -292,7 +292,13 @@ def test_kinds_of_cold_are_compared_stage_by_stage() -> None:
 
 def test_the_engine_screen_has_the_end_of_the_log_and_the_policys_knobs() -> None:
     text = text_of(engine(view_of(samples.COMPARED), 160, 44))
-    for part in ("Application startup complete", "queue's policy", "max in flight", "kinds of cold compared", "warm"):
+    for part in (
+        "Application startup complete",
+        "queue  fifo",
+        "the engine's own scheduling",
+        "kinds of cold compared",
+        "warm",
+    ):
         assert part in text
     assert "15.26 GiB evicted" in text_of(coldness(samples.COMPARED.engine.start, 150))
     styles = {span.text: span.style for one in engine(view_of(samples.DOWN), 160, 44) for span in one}

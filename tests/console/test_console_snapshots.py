@@ -212,3 +212,34 @@ def test_kinds_of_cold_restart(snap_compare: Compare) -> None:
 
 def test_help(snap_compare: Compare) -> None:
     assert look(snap_compare, samples.LOADED, WIDE, keys=("question_mark",))
+
+
+@pytest.mark.parametrize("size", [WIDE, OLD], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("state", ["LOADED", "PLAIN", "READ_ONLY"])
+def test_policy_panel(snap_compare: Compare, state: str, size: tuple[int, int]) -> None:
+    assert look(snap_compare, getattr(samples, state), size, keys=("p",))
+
+
+@pytest.mark.parametrize("size", [WIDE, OLD], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_policy_panel_with_a_draft(snap_compare: Compare, size: tuple[int, int]) -> None:
+    keys = ("p", "right", "right", "down", "down", "left", "down", "down", "left")
+    assert look(snap_compare, samples.BY_TOKENS, size, keys=keys)
+
+
+def test_policy_panel_asks_for_a_restart(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.LOADED, WIDE, keys=("p", "up", "up", "up", "left", "enter"))
+
+
+def test_policy_panel_without_colour(snap_compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert look(snap_compare, samples.PLAIN, OLD, keys=("p", "right"))
+
+
+@pytest.mark.parametrize("size", [WIDE, OLD], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("state", ["BY_TOKENS", "ADAPTIVE", "HELD"])
+def test_queue_stage_with_each_reason(snap_compare: Compare, state: str, size: tuple[int, int]) -> None:
+    assert look(snap_compare, getattr(samples, state), size)
+
+
+def test_engine_screen_with_a_blocked_line(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.BY_TOKENS, WIDE, keys=("3",))

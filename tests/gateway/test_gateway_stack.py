@@ -77,7 +77,7 @@ async def test_a_policy_goes_to_the_gateway_and_onto_the_charts(stack: Stack) ->
     assert (answer.ok, answer.message) == (True, "Policy shortest first, no ageing.")
     assert gate(stack).policy == Policy(order="shortest", ageing_s=None, max_in_flight=8)
     event = stack._events[-1]
-    assert (event.kind, event.mark, event.text) == ("policy", "q", "policy shortest first, no ageing")
+    assert (event.kind, event.mark, event.text) == ("policy", "p", "policy shortest first, no ageing")
 
 
 async def test_changes_add_up_and_limits_are_part_of_them(stack: Stack) -> None:
