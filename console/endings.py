@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from console import format as fmt
 from loadgen.slo import STOPPED, Slo
+from server.telemetry.join import UPSTREAM
 from server.telemetry.snapshot import JoinedRequest
 
 REASONS = {
@@ -117,6 +118,8 @@ def waited(request: JoinedRequest) -> str:
     others = "nobody" if not request.behind else f"{fmt.count(request.behind)} other{'s' * (request.behind != 1)}"
     what = WAITED_FOR.get(request.waited_for, fmt.sanitize(request.waited_for, 30))
     order = f", order {fmt.sanitize(request.order, 20)}" if request.order else ""
+    if not request.stages.keys() & {"front end", UPSTREAM}:
+        return f"behind {others}, and never got its turn{order}"
     if not what and not request.behind:
         return f"went at once{order}"
     return f"behind {others}, for {what or 'its turn'}{order}"

@@ -423,6 +423,10 @@ def test_what_an_attempt_before_cost_is_said() -> None:
         ({"behind": 0, "waited_for": ""}, "went at once, order fifo"),
         ({"behind": 1, "waited_for": "tokens", "order": ""}, "behind 1 other, for room in the token budget"),
         ({"behind": 0, "waited_for": "engine"}, "behind nobody, for an engine that serves, order fifo"),
+        (
+            {"stages": {"accept": 0.1, "queue": 2.0, "unattributed": 0.0}},
+            "behind 9 others, and never got its turn, order fifo",
+        ),
         ({"stages": {"accept": 0.1, "unattributed": 0.0}}, "it never came to the queue"),
         ({"stages": {"connect": 0.1, "unattributed": 0.0}}, ""),
     ],
