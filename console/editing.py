@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar, get_args
+from collections.abc import Callable
+from typing import get_args
 
 import msgspec
 
 from console.deeds import PRESETS
+from console.ladder import around, beside
 from loadgen.arrivals import Arrivals, Constant, Gamma, OnOff, in_words
 from loadgen.behaviours import RetryKind
 from loadgen.presets import fitting
@@ -18,7 +19,6 @@ from server import commands
 from server.commands import Command
 from server.telemetry.snapshot import People
 
-T = TypeVar("T")
 SETTINGS = ("arrivals", "rate", "think", "turns", "lengths", "retries", "retry-after")
 THINK_S = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 TURNS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0)
@@ -156,15 +156,3 @@ def _asking(profile: Profile, row: str, sign: int, even: Mix | None) -> Profile:
         case _:
             retry = msgspec.structs.replace(retry, honours_retry_after=not retry.honours_retry_after)
     return msgspec.structs.replace(profile, manners=msgspec.structs.replace(profile.manners, retry=retry))
-
-
-def beside(ladder: Sequence[float], now: float, sign: int) -> float:
-    """The next value up or down; the last one stays."""
-    higher = [value for value in ladder if value > now * (1 + 1e-9)]
-    lower = [value for value in ladder if value < now * (1 - 1e-9)]
-    return (higher[0] if higher else now) if sign > 0 else (lower[-1] if lower else now)
-
-
-def around(values: Sequence[T], now: T, sign: int) -> T:
-    """The next one around; the first one where today's is none of them."""
-    return values[(values.index(now) + sign) % len(values)] if now in values else values[0]

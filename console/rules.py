@@ -8,7 +8,7 @@ from typing import get_args
 
 import msgspec
 
-from console.editing import around, beside
+from console.ladder import around, beside
 from server import commands
 from server.commands import Command
 from server.config import EngineKnobs
