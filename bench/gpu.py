@@ -146,7 +146,7 @@ def level(client: StackClient, count: int, options: argparse.Namespace) -> dict[
     ours = {name: None if (v := gpu(name)) is None else 100 * v for name in shares}
     tokens_per_s = inside(snapshots, lambda s: s.engine.generation_tokens_per_s, began, ended)
     watts, joules = gpu("power_w"), gpu("energy_per_token_j")
-    limits = Counter(s.limit_detail.name or "not evaluated" for s in kept)
+    limits = Counter(s.limit_detail.name or s.limit.partition(":")[0] for s in kept)
     return {
         "people": count,
         "running": inside(snapshots, lambda s: s.engine.running, began, ended),

@@ -203,7 +203,7 @@ def reduced(snapshot: Snapshot) -> Snapshot:
         for name, default in zip(Engine.__struct_fields__, Engine.__struct_defaults__, strict=True)
         if default is NO_QUANTILES
     }
-    engine = keep(snapshot.engine, argv=flags, start=ColdStart(), url="", pid=None, **no_quantiles)
+    engine = keep(snapshot.engine, argv=flags, start=ColdStart(), url="", pid=None, log_tail=[], **no_quantiles)
     return keep(
         snapshot,
         uptime_s=0.0,
@@ -213,7 +213,7 @@ def reduced(snapshot: Snapshot) -> Snapshot:
         limit="",
         limit_detail=Limit(),
         people=keep(snapshot.people, outcomes={}),
-        queue=keep(snapshot.queue, url="", wait_s=NO_QUANTILES, outcomes={}),
+        queue=keep(snapshot.queue, url="", wait_s=NO_QUANTILES, outcomes={}, first=[], flying=[]),
         engine=engine,
         feel=Feel(),
         little=Little(),

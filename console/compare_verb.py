@@ -55,7 +55,9 @@ def add(verb: VerbMaker) -> None:
     compare.add_argument("--rounds", type=count, default=1, metavar="N", help="times A B B A (default 1)")
     compare.add_argument("--seconds", type=positive, metavar="S", help="of one run; default 16 to 50 by the rate")
     compare.add_argument("--rate", type=positive, metavar="R", help="requests/s; default 1.4 x what the engine serves")
-    compare.add_argument("--max-in-flight", type=count, metavar="N", help="default: the engine's max-num-seqs")
+    compare.add_argument(
+        "--max-in-flight", type=count, metavar="N", help="default: the engine's max-num-seqs, at most 16"
+    )
     compare.add_argument("--long-share", type=positive, metavar="X", help="of the requests; default 0.15")
     compare.add_argument("--short", type=lengths, metavar="P/R", help="tokens of a short prompt and its reply")
     compare.add_argument("--long", type=lengths, metavar="P/R", help="tokens of a long prompt and its reply")

@@ -26,7 +26,9 @@ from server.results import About
 from server.saved import SavedError
 from server.telemetry.snapshot import Snapshot
 
-GUESSED_SEQUENCES = 64
+FEW = 16
+"""In flight, where nobody said how many: runs of less than a minute hardly fill hundreds of slots, and nobody would wait at the
+gateway, where the policies differ (an H100 with 256: 31 microseconds)."""
 _log = logging.getLogger(__name__)
 
 
@@ -128,9 +130,10 @@ class Comparer:
             if wanted < 1:
                 raise ValueError("max-in-flight must be at least 1")
             return wanted, "as told"
-        if self._engine.max_num_seqs:
-            return self._engine.max_num_seqs, "the engine's max-num-seqs"
-        return GUESSED_SEQUENCES, "a guess: the engine's max-num-seqs is not known"
+        slots = self._engine.max_num_seqs
+        if slots and slots <= FEW:
+            return slots, "the engine's max-num-seqs"
+        return FEW, "fewer than the engine has slots" if slots else "the engine's max-num-seqs is not known"
 
     async def _run(self, measuring: Measuring, held: Held) -> None:
         stopped = ""

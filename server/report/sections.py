@@ -9,6 +9,7 @@ from server.report.rows import Run
 from server.report.stretches import Stretch
 from server.report.sums import WINDOW_S
 from server.report.text import ABSENT, count, digits, fenced, md, plural, seconds, share, table, wall, whole
+from server.telemetry.limit import NOTHING
 from server.telemetry.snapshot import Event
 
 MOST_STRETCHES = 40
@@ -62,7 +63,9 @@ def _summary(run: Run) -> list[str]:
     words = ", ".join(f"{word} {seconds(round(s))}" for word, s in tally.words.longest() if round(s))
     if words:
         lines.append(f"- The verdict was {words}.")
-    held = [(word, s) for word, s in tally.limits.longest() if word and word != "not evaluated" and round(s)]
+    held = [
+        (word, s) for word, s in tally.limits.longest() if word and word not in {"not evaluated", NOTHING} and round(s)
+    ]
     if held:
         said = ", ".join(f"{md(word)} {seconds(round(s))}" for word, s in held[:MOST_LIMITS])
         lines.append(f"- What held it back: {said}.")

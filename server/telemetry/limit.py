@@ -2,7 +2,8 @@
 
 The rules are asked in the order of `RULES` and the first that holds is named, so what makes the later ones meaningless
 stands first: a device cannot be the limit while nobody asks, and slots cannot while each step is full of prompt tokens.
-A rule whose evidence is missing says what is missing and does not hold. Where no rule holds the answer is "not evaluated".
+A rule whose evidence is missing says what is missing and does not hold. Where no rule holds the answer is "not evaluated" if
+evidence was missing, else that nothing stands out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from server.telemetry.snapshot import Limit, LimitName, LimitRule, Snapshot
 HOLD_S = 3.0
 """Another answer must be due for this long before it replaces the one that stands."""
 
+NOBODY = "nobody asks"
+NOTHING = "nothing stands out"
+"""Every rule could be asked, and none holds."""
 SOMEBODY = 0.5
 """Mean number waiting from which on somebody waits most of the time."""
 HELD_BACK_SHARE = 0.8
@@ -87,20 +91,26 @@ def evaluate(seen: Seen) -> Limit:
                 window_s=seen.window_s,
             )
     missing = list(dict.fromkeys(one.evidence for _, one in reversed(found) if one.holds is None))
-    return _unknown("; ".join(missing) or f"nothing stands out ({_device(seen)})", rules, seen)
+    if missing:
+        return _unknown("; ".join(missing), rules, seen)
+    device = _device(seen)
+    return Limit(phrase=f"{NOTHING}: {device}", because=device, rules=rules, window_s=seen.window_s)
 
 
 def settle(due: Limit, held: HeldLimit, now: float) -> HeldLimit:
-    """The answer that stands now. A stall, a start, an end, and people who come or go show at once."""
+    """The answer that stands now. A stall, a start, an end, and the first who come or the last who go show at once."""
     if due.name == held.limit.name:
         return HeldLimit(_dated(due, held.since, now), held.since)
-    at_once = {"", "stalled", "no load"}
-    if due.name in at_once or held.limit.name in at_once:
+    if _at_once(due) or _at_once(held.limit):
         return HeldLimit(_dated(due, now, now), now)
     since = now if held.differs_since is None else held.differs_since
     if now - since >= HOLD_S:
         return HeldLimit(_dated(due, now, now), now)
     return HeldLimit(_dated(held.limit, held.since, now), held.since, since)
+
+
+def _at_once(limit: Limit) -> bool:
+    return limit.name == "stalled" or limit.because == NOBODY or not limit.rules
 
 
 def _dated(limit: Limit, since: float, now: float) -> Limit:
@@ -136,7 +146,7 @@ def _no_load(seen: Seen) -> Found:
     """Nothing is anywhere on its way, and nobody is there who would send; or an open loop whose every request finds room."""
     under_way = (seen.asked or 0.0) + (seen.admitted or 0.0) + (seen.depth or 0.0) + (seen.running or 0.0)
     if not under_way and not seen.people and not seen.slow and seen.mode != "open":
-        return Found(True, "nobody asks", "send people (+) or a burst (b)")
+        return Found(True, NOBODY, "send people (+) or a burst (b)")
     if seen.mode == "open" and not _waits(seen) and not _full(seen) and not _unread_share(seen) >= SLOW_SHARE:
         rate = "" if seen.arrivals_per_s is None else f"{seen.arrivals_per_s:.1f} requests/s come and "
         return Found(True, f"{rate}nobody waits, {_slots(seen)}", "raise the rate")

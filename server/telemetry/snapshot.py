@@ -442,7 +442,7 @@ class Limit(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     """What holds the setup back now. See `server.telemetry.limit`."""
 
     name: LimitName = ""
-    """Empty: not evaluated."""
+    """Empty: not evaluated, or nothing stands out; `phrase` says which."""
     phrase: str = "not evaluated"
     """Name, evidence and next step in one line; Snapshot.limit."""
     because: str = ""

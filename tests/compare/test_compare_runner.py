@@ -381,12 +381,17 @@ async def test_one_at_a_time(bench: Bench) -> None:
     assert bench.comparer.change(commands.Compare(arms=["fifo", "fair"])).text == "A comparison runs already."
 
 
-async def test_without_a_known_batch_the_cap_is_called_a_guess(bench: Bench) -> None:
-    bench.engine.max_num_seqs = None
+@pytest.mark.parametrize(
+    ("slots", "places", "why"), [(8, 8, "max-num-seqs"), (256, 16, "fewer"), (None, 16, "not known")]
+)
+async def test_so_few_are_in_flight_that_the_others_wait_at_the_gateway(
+    bench: Bench, slots: int | None, places: int, why: str
+) -> None:
+    bench.engine.max_num_seqs = slots
     comparison = await bench.run(max_in_flight=None)
     assert comparison is not None
-    assert comparison.question.max_in_flight == 64
-    assert "a guess" in comparison.question.why_in_flight
+    assert comparison.question.max_in_flight == places
+    assert why in comparison.question.why_in_flight
 
 
 def test_the_rate_of_a_burst_is_that_of_the_time_in_which_all_places_are_taken() -> None:
