@@ -120,7 +120,7 @@ def report(title: str, snapshot: Snapshot, estimates: list[tuple[float, float]])
     for name, ours, own, detail in pairs:
         if ours is None:
             continue
-        good = None if own is None else agrees(ours, own)
+        good = None if own is None else agrees(ours, own, name)
         wrong += good is False
         words = {None: "", True: "yes", False: "NO"}[good]
         print(f"| {name} | {ours:.2f} | {'' if own is None else f'{own:.2f}'} | {words} | {detail} |")

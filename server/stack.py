@@ -424,6 +424,8 @@ class Stack:
             return self._record(command)
         if isinstance(command, commands.Limits | commands.Policy) and self._imposed is not None:
             return Answer(ok=False, message=COMPARING)
+        if isinstance(command, commands.Limits | commands.Policy) and not self._driving:
+            return Answer(ok=False, message=READ_ONLY)
         if isinstance(command, commands.Limits):
             return self._limits(command)
         if isinstance(command, commands.Policy):

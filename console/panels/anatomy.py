@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from console import format as fmt
 from console.ink import Line, Span, line
-from server.engine.coldstart import FIRST_TOKEN
+from server.engine.coldstart import FIRST_TOKEN, WITHIN_S
 from server.engine.comparison import init_measured_s
 from server.telemetry.snapshot import ColdStart, Meanwhile, StartStage
 
@@ -29,9 +29,9 @@ def total(stages: list[StartStage]) -> float | None:
     return stages[-1].end_s
 
 
-def agrees(ours_s: float, own_s: float) -> bool:
-    """Within 10 % or 1 s."""
-    return abs(ours_s - own_s) <= max(AGREES_S, AGREES_SHARE * own_s)
+def agrees(ours_s: float, own_s: float, name: str = "") -> bool:
+    """Within 10 % or 1 s of what the engine measured, which it may have rounded when it told stage `name`."""
+    return abs(ours_s - own_s) <= max(AGREES_S, AGREES_SHARE * own_s) + WITHIN_S.get(name, 0.0)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _stage(name: str, stage: StartStage | None, last: StartStage | None, now_s: 
         ),
         Span(f"{_duration(seconds):>9}", "warn" if slower else "figure" if running else "text"),
         Span(f"{_duration(before):>11}  ", "faint"),
-        *_own(seconds, fmt.known(stage.engine_s), running=running, scale=scale),
+        *_own(seconds, fmt.known(stage.engine_s), running=running, scale=scale, name=name),
         *_bars(stage, last, now_s, "warn" if slower else "work" if running else "over", scale),
     )
 
@@ -158,13 +158,13 @@ def _bars(stage: StartStage | None, last: StartStage | None, now_s: float, style
     return spans + line(Span(f" {detail[:room]}" if detail and room > 4 else "", "faint"))
 
 
-def _own(ours_s: float, own_s: float | None, *, running: bool, scale: _Scale) -> Line:
+def _own(ours_s: float, own_s: float | None, *, running: bool, scale: _Scale, name: str = "") -> Line:
     """The engine's own figure: marked where it does not agree with ours, blank where it gives none."""
     if not scale.own:
         return ()
     if own_s is None or running:
         return (Span(" " * OWN),)
-    good = agrees(ours_s, own_s)
+    good = agrees(ours_s, own_s, name)
     text = f"{own_s:.1f} s {'✓' if good else '≠'}"
     return (
         Span(f"{text:>9}  ", "faint" if good else "warn", "within 10 % or 1 s" if good else "it differs from ours"),

@@ -79,6 +79,8 @@ _MARKS = (
     _Mark(HTTP, re.compile(r"Application startup complete")),
 )
 """In the order they come. A stage whose line never comes was not there."""
+WITHIN_S = {GRAPHS: 0.5}
+"""How far the engine's own figure may be from what it measured: vLLM tells this one in whole seconds."""
 _PLACES = {mark.name: place for place, mark in enumerate(_MARKS)}
 ORDER = (PREPARATION, STOP, CLEAR, *_PLACES, FIRST_TOKEN)
 """Every stage there can be, in order."""

@@ -268,6 +268,12 @@ def test_figures_agree_within_a_tenth_or_a_second(ours: float, own: float, good:
     assert agrees(ours, own) is good
 
 
+def test_a_figure_told_in_whole_seconds_may_be_rounded() -> None:
+    assert agrees(1.72, 3.0, "graph capture")  # 2.5 s or more
+    assert not agrees(1.72, 3.0, "compile")
+    assert not agrees(1.4, 3.0, "graph capture")
+
+
 def test_what_people_felt_of_a_start() -> None:
     text = plain(felt(samples.STARTING.engine.start.meanwhile))
     assert text == "people  16 wait, the first for 60 s   2 refused   7 cut off   25 missed"

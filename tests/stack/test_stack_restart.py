@@ -79,3 +79,12 @@ def test_a_restart_without_a_kind_is_process_cold() -> None:
 def test_a_wrong_slo_in_hand_written_settings_is_said(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="no SLO 'brisk'; there are chat, interactive"):
         Stack(StackSettings(slo="brisk"), Paths(data=tmp_path, state=tmp_path, runtime=tmp_path))
+
+
+async def test_the_policy_before_a_watched_engine_stays_as_it_is(tmp_path: Path) -> None:
+    paths = Paths(data=tmp_path, state=tmp_path, runtime=tmp_path)
+    watching = Stack(StackSettings(attach="http://127.0.0.1:8000"), paths)
+    driving = Stack(StackSettings(attach="http://127.0.0.1:8000", drive=True), paths)
+    for command in (commands.Policy(order="fair"), commands.Limits(max_queue=4)):
+        assert (await watching.execute(command)).message.endswith("--drive allows load.")
+        assert "--drive" not in (await driving.execute(command)).message
