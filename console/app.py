@@ -325,6 +325,20 @@ class CockpitApp(App[Left]):
         """Who of those who wait goes next, from now on."""
         self._send(ordered(self.snapshot.queue.rules if self.snapshot else None, order, plain=plain))
 
+    def action_compare(self) -> None:
+        """Ask, then compare two orders on the same load; a comparison that runs is stopped."""
+        comparison = self.snapshot.comparison if self.snapshot else None
+        if comparison is not None and comparison.phase == "running":
+            self._send(commands.Compare(on=False))
+            return
+
+        def answered(key: str | None) -> None:
+            if key is not None:
+                self._send(commands.Compare(arms=["fifo", "shortest"]))
+
+        question = "A comparison sets the people aside for 2 to 6 minutes, then puts them and the policy back."
+        self.push_screen(AskKey(question, {"y": "compare fifo and shortest on the same load"}), answered)
+
     def action_report(self) -> None:
         """What was seen, as a file."""
         self._send(commands.Report())

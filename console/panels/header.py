@@ -113,9 +113,21 @@ def reason(view: View) -> Line:
 
 def _second(view: View, cells: int) -> Line:
     """The reason, and at the right edge what was found of the capacity, if both fit whole."""
-    left, right = line(" ") + reason(view), capacity(view)
+    left, right = line(" ") + reason(view), comparing(view) or capacity(view)
     right = pick(cells - width(left) - 3, right, right[:2], ())
     return between(left, right + line(" "), cells)
+
+
+def comparing(view: View) -> Line:
+    """That policies are being compared, and how far that is."""
+    progress = view.snapshot.comparison if view.snapshot else None
+    if progress is None or progress.phase != "running":
+        return ()
+    run = f" {progress.runs} of {progress.runs_planned} runs" if progress.runs_planned else ""
+    return line(
+        Span("comparing policies", "text", fmt.sanitize(progress.message)),
+        Span(run, "label", "`spark-serve compare --list` has the earlier ones"),
+    )
 
 
 def capacity(view: View) -> Line:

@@ -15,7 +15,7 @@ class CompareProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     phase: Literal["running", "done", "stopped"] = "running"
     message: str = ""
-    """What goes on, or why it ended early."""
+    """What goes on, what came of it, or why it ended early."""
     said: int = 0
     """Lines said so far."""
     lines: list[str] = []

@@ -12,11 +12,13 @@ import msgspec
 from loadgen.records import LoadRecord
 from server import commands
 from server.compare.arm import Arm, distinct, parse_arms
+from server.compare.figures import figures
 from server.compare.measuring import EndedError, Hands, Measuring
 from server.compare.mixture import Lengths, Mixture
 from server.compare.plan import Question
 from server.compare.progress import CompareProgress
 from server.compare.result import Comparison, save
+from server.compare.verdict import verdicts
 from server.config import Paths
 from server.engine.lifecycle import Lifecycle
 from server.gateway.policy import Policy
@@ -171,6 +173,7 @@ class Comparer:
             )
             try:
                 saved = str(save(self._paths.comparisons, comparison))
+                message = stopped or " ".join(verdicts(figures(comparison)))
             except SavedError as error:
                 message = f"{stopped} {error}".strip()
         measuring.say("The people and the policy are as they were.")

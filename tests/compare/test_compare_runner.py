@@ -214,7 +214,8 @@ async def test_runs_alternate_on_the_same_load_and_all_is_put_back(bench: Bench)
     progress = bench.comparer.progress
     assert progress is not None
     assert (progress.phase, progress.runs, progress.runs_planned) == ("done", 4, 4)
-    assert bench.notes == ["the comparison is done"]
+    assert bench.notes == [progress.message]
+    assert progress.message.startswith("No difference beyond the noise between runs: a short prompt waits 1 s")
 
 
 async def test_each_run_has_a_salt_and_words_of_its_own_and_replies_of_full_length(bench: Bench) -> None:

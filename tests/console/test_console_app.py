@@ -16,6 +16,7 @@ from console.sources.scripted import ScriptedSource
 from loadgen.arrivals import Gamma
 from server import commands
 from server.commands import Answer
+from server.compare.progress import CompareProgress
 from server.telemetry.snapshot import Snapshot
 
 SIZE = (160, 48)
@@ -336,3 +337,19 @@ async def test_a_note_is_plain_text() -> None:
         app.screen.query_one(Input).value = "[/red]"
         await pilot.press("enter")
         await until(pilot, lambda: "[/red] marked" in screen_text(app))
+
+
+async def test_a_comparison_asks_first_and_again_stops_it() -> None:
+    running = samples.change(samples.LOADED, comparison=CompareProgress(runs_planned=4))
+    for snapshot, keys, sent in (
+        (samples.LOADED, "y", commands.Compare(arms=["fifo", "shortest"])),
+        (running, "", commands.Compare(on=False)),
+    ):
+        source = ScriptedSource([snapshot], kind="live")
+        app = CockpitApp(source)
+        async with app.run_test(size=SIZE) as pilot:
+            await until(pilot, lambda app=app: app.snapshot is not None)
+            await app.run_action("compare")
+            assert not keys or source.sent == []
+            await pilot.press(*keys)
+            await until(pilot, lambda source=source, sent=sent: source.sent == [sent])

@@ -26,6 +26,7 @@ from console.panels.measured import generator, measured
 from console.panels.stages import glowing, stages
 from console.panels.start import coldness, left_s, start_panel
 from console.view import KeyHint, View
+from server.compare.progress import CompareProgress
 from server.telemetry.snapshot import (
     ColdStart,
     Engine,
@@ -420,3 +421,11 @@ def test_only_sources_that_should_answer_are_in_trouble() -> None:
     assert plain(trouble(quiet)).strip() == "gateway does not answer (gone)"
     loud = msgspec.structs.replace(quiet, engine=Engine(phase="ready"))
     assert "engine does not answer" in plain(trouble(loud))
+
+
+def test_a_comparison_under_way_stands_beside_the_verdict() -> None:
+    running = CompareProgress(message="run 2 of 4: shortest", runs=1, runs_planned=4)
+    view = view_of(samples.change(samples.LOADED, comparison=running))
+    assert "comparing policies 1 of 4 runs" in text_of(header(view, 160, 3))
+    over = msgspec.structs.replace(running, phase="done")
+    assert "comparing" not in text_of(header(view_of(samples.change(samples.LOADED, comparison=over)), 160, 3))
