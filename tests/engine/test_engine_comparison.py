@@ -60,7 +60,8 @@ def test_starts_are_kept_by_kind_and_command_line(tmp_path: Path) -> None:
     again = Starts(tmp_path, ["serve", "a"])
     assert again.like("process-cold")[0] == "process-cold"
     assert again.like("process-cold")[1][0].end_s == 3.0
-    assert again.like("disk-cold")[0] == "compile-cold", "the latest, where there is none of the kind"
+    assert again.like("disk-cold")[0] == "process-cold", "where there is none of the kind, one with as much warm"
+    assert again.like("first start")[0] == "compile-cold", "else the latest"
     assert again.seconds() == {"process-cold": {"weights": 3.0}, "compile-cold": {"weights": 4.0}}
     assert Starts(tmp_path, ["serve", "b"]).seconds() == {}
 
