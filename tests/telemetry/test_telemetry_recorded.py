@@ -172,7 +172,8 @@ def test_judged_by_whoever_saw_it_best(
 def test_a_stack_that_records_keeps_what_everybody_saw(tmp_path: Path) -> None:
     stack = Stack(StackSettings(), Paths(data=tmp_path, state=tmp_path, runtime=tmp_path))
     stack._engine = SimpleNamespace(first_token=lambda at: None)  # type: ignore[assignment]
-    stack._search = SimpleNamespace(on_record=lambda record: None)  # type: ignore[assignment]
+    deaf = SimpleNamespace(on_record=lambda record: None, on_load=lambda record: None, on_gateway=lambda record: None)
+    stack._search = stack._comparer = deaf  # type: ignore[assignment]
     stack._recorder = Recorder(tmp_path / "run.sparkrec")
     stack._gateway_line(msgspec.json.encode(gateway(0)))
     stack._engine_times(times(0))
