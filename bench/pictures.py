@@ -26,6 +26,8 @@ from server.telemetry.snapshot import Event, Snapshot
 MOMENT = re.compile(r"(?P<name>[\w-]+)(?:@(?P<w>\d+)x(?P<h>\d+))?(?:#(?P<keys>\w+))?=(?P<event>.+)\+(?P<after>[\d.]+)")
 WEB_FONT = re.compile(r"@font-face\s*\{.*?\}", re.S)
 FAST = 1e9
+SETTLE_S = 1.5
+"""The Requests screen asks for its requests once it is in front."""
 
 
 def events(recording: Sequence[Snapshot]) -> list[Event]:
@@ -33,15 +35,15 @@ def events(recording: Sequence[Snapshot]) -> list[Event]:
     return list({event.at: event for snapshot in recording for event in snapshot.events}.values())
 
 
-async def draw(upto: Sequence[Snapshot], size: tuple[int, int], keys: str) -> str:
+async def draw(upto: Sequence[Snapshot], size: tuple[int, int], keys: str, recording: Path) -> str:
     """The screen as SVG after all of `upto`, without links to a web font."""
-    app = CockpitApp(ReplaySource(upto, speed=FAST))
+    app = CockpitApp(ReplaySource(upto, speed=FAST, requests_of=recording))
     async with app.run_test(size=size) as pilot:
         while app.snapshot is None or app.snapshot.seq < upto[-1].seq:
             await pilot.pause(0.05)
         for key in keys:
             await pilot.press(key)
-        await pilot.pause(0.3)
+        await pilot.pause(SETTLE_S)
         return WEB_FONT.sub("", app.export_screenshot(title="spark-serve console"))
 
 
@@ -95,7 +97,7 @@ def main() -> int:
         upto = [snapshot for snapshot in recording if until - 300 <= snapshot.at <= until]
         size = (int(found["w"] or 160), int(found["h"] or 48))
         svg = options.out / f"{found['name']}.svg"
-        svg.write_text(asyncio.run(draw(upto, size, found["keys"] or "")))
+        svg.write_text(asyncio.run(draw(upto, size, found["keys"] or "", options.recording)))
         if found["name"] in options.png:
             to_png(svg, size)
         print(f"{svg}: {upto[-1].verdict.word}, {len(upto)} snapshots up to {until - recording[0].at:.0f} s")

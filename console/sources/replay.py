@@ -27,8 +27,12 @@ class ReplaySource:
     can_send = False
     retry_s = 3600.0
 
-    def __init__(self, recording: Path | Iterable[Snapshot], *, speed: float = 1.0) -> None:
+    def __init__(
+        self, recording: Path | Iterable[Snapshot], *, speed: float = 1.0, requests_of: Path | None = None
+    ) -> None:
+        """`requests_of`: the recording whose requests belong to snapshots that come without one."""
         self._recording = recording
+        self._requests_of = recording if isinstance(recording, Path) else requests_of
         self._speed = speed
         self._going = asyncio.Event()
         self._going.set()
@@ -71,9 +75,9 @@ class ReplaySource:
 
     def _recorded(self, since: float, until: float, limit: int) -> list[JoinedRequest]:
         if self._requests is None:
-            if not isinstance(self._recording, Path):
+            if self._requests_of is None:
                 raise RecordingError("only snapshots are played, without the requests behind them")
-            self._requests = RecordedRequests(self._recording, self._slo)
+            self._requests = RecordedRequests(self._requests_of, self._slo)
         return self._requests.upto(until, since, limit)
 
     async def send(self, command: Command) -> Answer:
