@@ -71,7 +71,7 @@ def share(value: float | None) -> str:
         return "<0.1 %"
     if 0 < percent < 0.95 or (98.95 < percent < 100 and f"{percent:.1f}" != "100.0"):
         return f"{percent:.1f} %"
-    return f"{percent:.0f} %"
+    return f"{percent:.0f} %".replace("-0 ", "0 ")
 
 
 def count(value: float | None) -> str:

@@ -9,3 +9,5 @@ cd "$(dirname "$0")/.."
   'gpu-1=1 people+28' 'gpu-256=256 people+33'
 "${PYTHON:-.venv/bin/python}" -m bench.pictures screenshots/h100-cold.sparkrec --out screenshots \
   'cold-kinds#3=engine ready after 66+8' 'cold-live#3=cold restart (disk+30'
+"${PYTHON:-.venv/bin/python}" -m bench.pictures screenshots/cpu.sparkrec --out screenshots \
+  'requests#2=policy first come+8' 'policy#p=policy shortest+8'

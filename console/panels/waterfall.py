@@ -122,7 +122,7 @@ def _stage(
 ) -> Line:
     note = SAYS.get(name, "")
     label = fmt.sanitize(name, NAME_CELLS - 1)
-    style = "label" if seconds >= 0 else "warn"
+    style = "label" if seconds >= -ADDS_UP_WITHIN_S else "warn"
     share = fmt.share(seconds / whole) if whole > 0 else fmt.ABSENT_TEXT
     spans = line(Span(f"{label:<{NAME_CELLS}}", style, note)) + bar
     spans += line(Span(f"{fmt.seconds(seconds):>9}", "figure" if seconds > 0 else "label", note))
@@ -188,7 +188,8 @@ def _sum(request: JoinedRequest, whole: float, cells: int, *, told: bool) -> Lin
             Span(f"{_exactly(total, whole)} of {_exactly(whole, whole)}", "warn"), Span(": it does not add up", "warn")
         )
     spans = line(Span(_exactly(total - left, whole), "figure"))
-    spans += line(Span(" + ", "label"), Span(_exactly(left, whole), "figure"), Span(" unattributed", "label"))
+    sign = " − " if left < 0 else " + "
+    spans += line(Span(sign, "label"), Span(_exactly(abs(left), whole), "figure"), Span(" unattributed", "label"))
     spans += line(
         Span(" = ", "label"), Span(_exactly(whole, whole), "figure"), Span(" end to end", "label"), Span(" ✓", "good")
     )
