@@ -57,6 +57,9 @@ def report(snapshots: Iterable[Snapshot], *, source: str, requests: Iterable[Req
     for search in tally.searches:
         when = "before this run" if search.before else f"at {offset(search.at - tally.begin)}"
         lines += [f"## Capacity, {when}", "", *capacity.section(search.progress)]
+    for compared in tally.comparisons:
+        when = "before this run" if compared.before else f"at {offset(compared.at - tally.begin)}"
+        lines += [f"## Policies compared, {when}", "", *sections.comparison(compared.progress)]
     lines += ["## What did not add up", "", *doubts.section(run)]
     lines += ["## Events", "", *sections.events(run)]
     lines += ["## Configuration", "", *sections.configuration(run)]

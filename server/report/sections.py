@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 
+from server.compare.progress import CompareProgress
 from server.report.rows import Run
 from server.report.stretches import Stretch
 from server.report.sums import WINDOW_S
@@ -69,6 +71,18 @@ def _summary(run: Run) -> list[str]:
     if held:
         said = ", ".join(f"{md(word)} {seconds(round(s))}" for word, s in held[:MOST_LIMITS])
         lines.append(f"- What held it back: {said}.")
+    return lines
+
+
+def comparison(progress: CompareProgress) -> list[str]:
+    """What came of comparing policies, and what was said on the way."""
+    state = {"running": "It was still going on.", "stopped": "It ended early."}.get(progress.phase, "")
+    sentences = re.split(r"(?<=\.) ", progress.message)
+    lines = [" ".join(md(part) for part in (*sentences, state) if part), ""]
+    if progress.lines:
+        lines += [*fenced(progress.lines), ""]
+    if progress.saved:
+        lines += [f"`spark-serve compare --show {md(PurePath(progress.saved).name)}` prints its table and chart.", ""]
     return lines
 
 

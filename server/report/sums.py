@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from loadgen.capacity import Progress
+from server.compare.progress import CompareProgress
 from server.report.series import Tiles
 from server.telemetry.snapshot import Breakdown, Snapshot
 
@@ -152,6 +153,17 @@ class Search:
     """A capacity search as it stood when last seen."""
 
     def __init__(self, progress: Progress, at: float, *, before: bool) -> None:
+        self.progress = progress
+        self.at = at
+        """When it came to what it is: monotonic seconds."""
+        self.before = before
+        """It was over when the run began."""
+
+
+class Compared:
+    """A comparison of policies as it stood when last seen."""
+
+    def __init__(self, progress: CompareProgress, at: float, *, before: bool) -> None:
         self.progress = progress
         self.at = at
         """When it came to what it is: monotonic seconds."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from server.report.series import Gauge, Growth, Tiles, Windowed
 from server.report.stretches import Stretch, Stretches
-from server.report.sums import MOST_KEYS, WINDOW_S, Judged, LittleCheck, Outage, Search, Stages, Times
+from server.report.sums import MOST_KEYS, WINDOW_S, Compared, Judged, LittleCheck, Outage, Search, Stages, Times
 from server.report.text import count
 from server.telemetry.aging import STALE_S
 from server.telemetry.snapshot import ColdStart, Event, Quantiles, Snapshot, Value
@@ -103,6 +103,7 @@ class Tally:
         """Values that a setting had, in order."""
         self.starts: dict[str, tuple[float, ColdStart]] = {}
         self.searches: list[Search] = []
+        self.comparisons: list[Compared] = []
         self.events_first: list[Event] = []
         self.events_last: deque[Event] = deque(maxlen=MOST_EVENTS)
         self.events = 0
@@ -153,6 +154,7 @@ class Tally:
         self._doubt(snapshot, dt)
         self._setting(snapshot)
         self._search(snapshot)
+        self._compared(snapshot)
 
     def _begin(self, snapshot: Snapshot) -> None:
         self.first = snapshot
@@ -278,6 +280,17 @@ class Tally:
             before = self.count == 1 and progress.answer is not None
             self.searches.append(Search(progress, snapshot.at, before=before))
         elif known.progress.answer is None:
+            known.progress, known.at = progress, snapshot.at
+
+    def _compared(self, snapshot: Snapshot) -> None:
+        progress = snapshot.comparison
+        if progress is None:
+            return
+        known = self.comparisons[-1] if self.comparisons else None
+        if known is None or progress.elapsed_s < known.progress.elapsed_s:
+            before = self.count == 1 and progress.phase != "running"
+            self.comparisons.append(Compared(progress, snapshot.at, before=before))
+        elif known.progress.phase == "running":
             known.progress, known.at = progress, snapshot.at
 
     def closed_stretches(self) -> list[Stretch]:

@@ -15,6 +15,7 @@ from loadgen.capacity import Answer, Block, Point, Progress, Question
 from loadgen.records import RequestRecord
 from loadgen.slo import CHAT, attainment
 from loadgen.summary import Distribution
+from server.compare.progress import CompareProgress
 from server.report import ReportError, report, report_of
 from server.report.capacity import chart
 from server.report.requests import SUFFIX
@@ -412,6 +413,31 @@ def test_a_search_that_was_over_before_or_is_not_yet_is_dated() -> None:
     assert "\n## Capacity, before this run" in text
     assert "\n## Capacity, at +0:05" in text
     assert "it was still looking after 2 s" in text
+
+
+def test_a_comparison_of_policies_is_in_it() -> None:
+    running = CompareProgress(
+        message="run 2 of 4: shortest", said=1, lines=["  9.0 s  run 1 of 4  fifo"], elapsed_s=9.0
+    )
+    done = CompareProgress(
+        phase="done",
+        message="Yes: under fifo a short prompt waits 2 s for its first token behind long ones, under shortest 1 s. "
+        * 3,
+        lines=[*running.lines, " 20.0 s  run 2 of 4  shortest"],
+        elapsed_s=40.0,
+        saved="/somewhere/comparison-20261125-101017.json",
+    )
+    again = CompareProgress(message="what the people had asked is being finished", elapsed_s=1.0)
+    text = report(
+        [moment(0, comparison=running), moment(5, comparison=done), moment(9, comparison=again)], source="a test"
+    )
+    assert text.count("\n## Policies compared") == 2
+    section = text.partition("\n## Policies compared, at +0:05")[2].partition("\n## ")[0]
+    assert section.count("Yes: under fifo") == 3, "nothing of it is cut off"
+    assert " 20.0 s  run 2 of 4  shortest" in section
+    assert "`spark-serve compare --show comparison-20261125-101017.json`" in section
+    assert "/somewhere" not in text
+    assert "It was still going on." in text.partition("\n## Policies compared, at +0:09")[2]
 
 
 def test_the_curve_is_drawn() -> None:
