@@ -78,7 +78,8 @@ def comparison(progress: CompareProgress) -> list[str]:
     """What came of comparing policies, and what was said on the way."""
     state = {"running": "It was still going on.", "stopped": "It ended early."}.get(progress.phase, "")
     sentences = re.split(r"(?<=\.) ", progress.message)
-    lines = [" ".join(md(part) for part in (*sentences, state) if part), ""]
+    said = " ".join(md(part) for part in (*sentences, state) if part)
+    lines = [said, ""] if said else []
     if progress.lines:
         lines += [*fenced(progress.lines), ""]
     if progress.saved:

@@ -422,7 +422,7 @@ def test_a_comparison_of_policies_is_in_it() -> None:
     done = CompareProgress(
         phase="done",
         message="Yes: under fifo a short prompt waits 2 s for its first token behind long ones, under shortest 1 s. "
-        * 3,
+        * 9,
         lines=[*running.lines, " 20.0 s  run 2 of 4  shortest"],
         elapsed_s=40.0,
         saved="/somewhere/comparison-20261125-101017.json",
@@ -433,7 +433,7 @@ def test_a_comparison_of_policies_is_in_it() -> None:
     )
     assert text.count("\n## Policies compared") == 2
     section = text.partition("\n## Policies compared, at +0:05")[2].partition("\n## ")[0]
-    assert section.count("Yes: under fifo") == 3, "nothing of it is cut off"
+    assert section.count("Yes: under fifo") == 9, "nothing of it is cut off"
     assert " 20.0 s  run 2 of 4  shortest" in section
     assert "`spark-serve compare --show comparison-20261125-101017.json`" in section
     assert "/somewhere" not in text
