@@ -81,7 +81,7 @@ def test_a_policy_changed_under_load_loses_nobody(stack: Stack) -> None:
 def test_an_order_changed_while_people_wait_turns_the_line(stack: Stack) -> None:
     assert stack.verb("policy", "fifo", "--max-in-flight", "1").returncode == 0
     with ThreadPoolExecutor(3) as pool:
-        sent: list[Future[int]] = [pool.submit(asked, stack, 8, 160, "first")]
+        sent: list[Future[int]] = [pool.submit(asked, stack, 8, 300, "first")]
         stack.until("one is at the engine", lambda s: s.queue.in_flight.v == 1)
         sent.append(pool.submit(asked, stack, 600, 8, "long"))
         stack.until("the long one waits", lambda s: [r.user for r in s.queue.first] == ["long"])
@@ -89,7 +89,7 @@ def test_an_order_changed_while_people_wait_turns_the_line(stack: Stack) -> None
         stack.until("the short one is behind it", lambda s: [r.user for r in s.queue.first] == ["long", "short"])
         assert stack.verb("policy", "shortest").returncode == 0
         stack.until("the line is turned", lambda s: [r.user for r in s.queue.first] == ["short", "long"])
-        assert [future.result(timeout=240) for future in sent] == [160, 8, 8]
+        assert [future.result(timeout=240) for future in sent] == [300, 8, 8]
     stack.foreign += 3
     told = joined(stack, "short", "long")
     assert told["short"].stages["queue"] < told["long"].stages["queue"]
@@ -101,13 +101,14 @@ def test_a_token_budget_that_blocks_at_the_head_says_so(stack: Stack) -> None:
         == 0
     )
     with ThreadPoolExecutor(3) as pool:
-        sent = [pool.submit(asked, stack, 8, 160, "first")]
+        sent = [pool.submit(asked, stack, 8, 300, "first")]
         stack.until("one is at the engine", lambda s: s.queue.in_flight.v == 1)
         sent.append(pool.submit(asked, stack, 600, 8, "long"))
+        stack.until("the head is too long", lambda s: s.queue.why == "tokens" and s.queue.depth.v == 1)
         sent.append(pool.submit(asked, stack, 8, 8, "behind"))
-        blocked = stack.until("the head is too long", lambda s: s.queue.why == "tokens" and s.queue.depth.v == 2)
+        blocked = stack.until("one is behind it", lambda s: s.queue.why == "tokens" and s.queue.depth.v == 2)
         assert blocked.queue.in_flight.v == 1, "a place is free"
-        assert sorted(future.result(timeout=240) for future in sent) == [8, 8, 160]
+        assert sorted(future.result(timeout=240) for future in sent) == [8, 8, 300]
     stack.foreign += 3
     assert stack.verb("policy", "--limit", "in-flight").returncode == 0
 
