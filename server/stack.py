@@ -108,7 +108,7 @@ class Stack:
         self._population: Population
         self._search: CapacitySearch
         self._comparer: Comparer
-        self._imposed: PolicyChange | None = None
+        self._imposed: Policy | None = None
         """A comparison's policy, which goes before whatever was told."""
         self._load_task: asyncio.Task[None] | None = None
         self._told = PolicyChange()
@@ -221,7 +221,7 @@ class Stack:
         return [
             *(sys.executable, "-m", "server.gateway", "--host", self.settings.gateway_host),
             *("--port", str(self.settings.gateway_port), "--engine-url", self._engine.url, "--engine-state", state),
-            *("--policy", msgspec.json.encode(self._imposed or self._policy(self._told)).decode()),
+            *("--policy", msgspec.json.encode(self._whole_policy()).decode()),
         ]
 
     def _gateway_ended(self, what: str) -> None:
@@ -525,8 +525,11 @@ class Stack:
 
     def _send_policy(self) -> None:
         self._budget_told = self._kv_tokens()
-        change = self._imposed or self._policy(self._told)
-        self._gateway.send(msgspec.convert(change.said(), gateway.SetPolicy))
+        self._gateway.send(msgspec.convert(self._whole_policy().said(), gateway.SetPolicy))
+
+    def _whole_policy(self) -> PolicyChange:
+        """Every setting the gateway should have, so that one that nobody names any more comes back too."""
+        return (self._imposed or Policy().drafted(self._policy(self._told))).whole()
 
     # what a comparison does to this stack
 
@@ -535,9 +538,7 @@ class Stack:
         return Policy().changed(self._policy(self._told))
 
     def impose(self, policy: Policy | None, why: str) -> None:
-        if policy is None and self._imposed is not None:  # a setting that nobody named must come back too
-            self._gateway.send(msgspec.convert(self.policy_in_force().whole().said(), gateway.SetPolicy))
-        self._imposed = None if policy is None else policy.whole()
+        self._imposed = policy
         self._send_policy()
         self._event("policy", why, MARKS["policy"])
 
