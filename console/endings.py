@@ -41,8 +41,6 @@ WAITED_FOR = {
     "tokens": "room in the token budget",
 }
 
-BRIEF = {"rejected": "rejected", "error": "failed", "abandoned": "abandoned"}
-
 
 def reason(request: JoinedRequest, limit: int = 400) -> str:
     """Why it did not finish; empty when it did."""
@@ -54,9 +52,8 @@ def brief(request: JoinedRequest) -> tuple[str, str]:
     if request.outcome == "ok":
         late = {"ttft": "ok, late", "tpot": "ok, slow"}.get(request.missed)
         return (late, "warn") if late else ("ok", "label")
-    return BRIEF.get(request.outcome) or fmt.sanitize(request.outcome, 12) or fmt.ABSENT_TEXT, "warn" if (
-        request.outcome == "abandoned"
-    ) else "bad"
+    word = OUTCOMES.get(request.outcome) or fmt.sanitize(request.outcome, 12) or fmt.ABSENT_TEXT
+    return word, "warn" if request.outcome == "abandoned" else "bad"
 
 
 def outcome(request: JoinedRequest) -> str:

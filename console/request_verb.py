@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from console.kept import Choice, Kept, key_of
+from console.kept import Choice, Kept, Listing, key_of
 from console.load_verbs import VerbMaker
 from console.verb import count
 from server.client import StackClient, StackError
@@ -45,17 +45,13 @@ def _requests(options: argparse.Namespace) -> int:
     snapshot = client.snapshot()
     kept = Kept(ALL)
     kept.take(client.requests(ALL))
-    listing = Choice(options.only).listing(kept)
     cells = min(WIDEST, shutil.get_terminal_size(NO_TERMINAL).columns)
     if options.id is not None:
         request = one_of(kept.newest(), options.id)
         print(_json(request) if options.json else told(request, snapshot, cells))
         return 0
-    shown = listing.shown[: options.limit]
-    if options.json:
-        print(_json(shown))
-        return 0
-    print(listed(kept, options, snapshot, cells))
+    listing = Choice(options.only).listing(kept)
+    print(_json(listing.shown[: options.limit]) if options.json else listed(listing, options.limit, snapshot, cells))
     return 0
 
 
@@ -70,16 +66,15 @@ def one_of(requests: Sequence[JoinedRequest], text: str) -> JoinedRequest:
     return found[0]  # of one id that was used again the latest
 
 
-def listed(kept: Kept, options: argparse.Namespace, snapshot: Snapshot, cells: int) -> str:
+def listed(listing: Listing, limit: int, snapshot: Snapshot, cells: int) -> str:
     """The list as lines of text: what it is of, a heading, a row a request."""
     from console.ink import plain
     from console.panels.requests import of_how_many, table, why_empty
 
-    listing = Choice(options.only).listing(kept)
     if not listing.shown:
         return why_empty(listing, snapshot)
-    rows = table(listing, snapshot, cells, range(min(options.limit, len(listing.shown))))
-    return "\n".join([of_how_many(listing, snapshot, options.limit), *(plain(row) for row in rows)])
+    rows = table(listing, snapshot, cells, range(min(limit, len(listing.shown))))
+    return "\n".join([of_how_many(listing, snapshot, limit), *(plain(row) for row in rows)])
 
 
 def told(request: JoinedRequest, snapshot: Snapshot, cells: int) -> str:

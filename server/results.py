@@ -105,15 +105,8 @@ def load(path: Path) -> Result:
 
 def listed(folder: Path) -> Listing:
     """All results in `folder`; a folder that is not there holds none. Raises ResultError when it cannot be read."""
-    found: list[Saved] = []
-    unreadable: list[str] = []
-    for path in saved.paths(folder):
-        try:
-            found.append(Saved(path=path, result=load(path)))
-        except ResultError as error:
-            unreadable.append(str(error))
-    found.sort(key=lambda entry: (entry.result.about.wall, entry.path.name), reverse=True)
-    return Listing(saved=found, unreadable=unreadable)
+    found, unreadable = saved.listed(folder, load, lambda result: result.about.wall)
+    return Listing(saved=[Saved(path=path, result=result) for path, result in found], unreadable=unreadable)
 
 
 def listing_lines(listing: Listing) -> list[str]:

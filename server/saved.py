@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -83,12 +84,24 @@ def load(path: Path, form: str, version: int, kind: str, result: type[T]) -> T:
         raise SavedError(f"{path} is damaged: {error}.") from None
 
 
-def paths(folder: Path) -> list[Path]:
-    """Whatever may be one in `folder`; a folder that is not there holds none. Raises SavedError when it cannot be read."""
+def listed(
+    folder: Path, load: Callable[[Path], T], wall: Callable[[T], float]
+) -> tuple[list[tuple[Path, T]], list[str]]:
+    """All in `folder` that `load` can read, newest first by `wall` (Unix seconds), and one sentence for each that it cannot;
+    a folder that is not there holds none. Raises SavedError when it cannot be read."""
+    found: list[tuple[Path, T]] = []
+    unreadable: list[str] = []
     try:
-        return sorted(folder.glob("*.json")) if folder.is_dir() else []
+        paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
     except OSError as error:
         raise SavedError(f"{folder} cannot be read ({error.strerror}).") from None
+    for path in paths:
+        try:
+            found.append((path, load(path)))
+        except SavedError as error:
+            unreadable.append(str(error))
+    found.sort(key=lambda entry: (wall(entry[1]), entry[0].name), reverse=True)
+    return found, unreadable
 
 
 def columns(rows: list[tuple[str, ...]]) -> list[str]:

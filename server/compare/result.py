@@ -103,15 +103,7 @@ def load(path: Path) -> Comparison:
 
 def listed(folder: Path) -> tuple[list[tuple[Path, Comparison]], list[str]]:
     """All in `folder`, newest first, and one sentence for each that cannot be read. Raises SavedError."""
-    found: list[tuple[Path, Comparison]] = []
-    unreadable: list[str] = []
-    for path in saved.paths(folder):
-        try:
-            found.append((path, load(path)))
-        except saved.SavedError as error:
-            unreadable.append(str(error))
-    found.sort(key=lambda entry: (entry[1].about.wall, entry[0].name), reverse=True)
-    return found, unreadable
+    return saved.listed(folder, load, lambda comparison: comparison.about.wall)
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -64,8 +65,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     def whole(self) -> PolicyChange:
         """The change that makes any policy this one."""
-        values = {name: getattr(self, name) for name in self.__struct_fields__}
-        return msgspec.convert({name: 0 if value is None else value for name, value in values.items()}, PolicyChange)
+        return _change_to(self, self.__struct_fields__)
 
     def check(self) -> None:
         """Raises ValueError whose text says what is wrong."""
@@ -118,8 +118,13 @@ class PolicyChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 def difference(before: Policy, after: Policy) -> PolicyChange:
     """The change that makes the one of the other."""
-    names = (name for name in PolicyChange.__struct_fields__ if getattr(before, name) != getattr(after, name))
-    values = {name: getattr(after, name) for name in names}
+    return _change_to(
+        after, [name for name in PolicyChange.__struct_fields__ if getattr(before, name) != getattr(after, name)]
+    )
+
+
+def _change_to(policy: Policy, names: Iterable[str]) -> PolicyChange:
+    values = {name: getattr(policy, name) for name in names}
     return msgspec.convert({name: 0 if value is None else value for name, value in values.items()}, PolicyChange)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from loadgen.records import RequestRecord
 from server.report import arrows, capacity, doubts, picture, sections
 from server.report import requests as sidecar
 from server.report.rows import Run
+from server.report.sums import LastSeen
 from server.report.tally import Tally
 from server.report.text import md, offset
 from server.telemetry import recording
@@ -55,16 +57,18 @@ def report(snapshots: Iterable[Snapshot], *, source: str, requests: Iterable[Req
     for number, (name, of) in enumerate(ARROWS, 1):
         lines += [f"## {number}. {name}", "", *of(run)]
     for search in tally.searches:
-        when = "before this run" if search.before else f"at {offset(search.at - tally.begin)}"
-        lines += [f"## Capacity, {when}", "", *capacity.section(search.progress)]
+        lines += [f"## Capacity, {_when(search, tally.begin)}", "", *capacity.section(search.progress)]
     for compared in tally.comparisons:
-        when = "before this run" if compared.before else f"at {offset(compared.at - tally.begin)}"
-        lines += [f"## Policies compared, {when}", "", *sections.comparison(compared.progress)]
+        lines += [f"## Policies compared, {_when(compared, tally.begin)}", "", *sections.comparison(compared.progress)]
     lines += ["## What did not add up", "", *doubts.section(run)]
     lines += ["## Events", "", *sections.events(run)]
     lines += ["## Configuration", "", *sections.configuration(run)]
     lines += ["## How to read this", "", *sections.legend(run)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _when(seen: LastSeen[Any], begin: float) -> str:
+    return "before this run" if seen.before else f"at {offset(seen.at - begin)}"
 
 
 def report_of(path: Path) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Generic, TypeVar
 
-from loadgen.capacity import Progress
-from server.compare.progress import CompareProgress
 from server.report.series import Tiles
 from server.telemetry.snapshot import Breakdown, Snapshot
 
+T = TypeVar("T")
 WINDOW_S = 30.0
 LITTLE_S = 60.0
 DISAGREES = 0.05
@@ -149,21 +149,10 @@ class Outage:
         self._down = not ok
 
 
-class Search:
-    """A capacity search as it stood when last seen."""
+class LastSeen(Generic[T]):
+    """A capacity search or a comparison of policies as it stood when last seen."""
 
-    def __init__(self, progress: Progress, at: float, *, before: bool) -> None:
-        self.progress = progress
-        self.at = at
-        """When it came to what it is: monotonic seconds."""
-        self.before = before
-        """It was over when the run began."""
-
-
-class Compared:
-    """A comparison of policies as it stood when last seen."""
-
-    def __init__(self, progress: CompareProgress, at: float, *, before: bool) -> None:
+    def __init__(self, progress: T, at: float, *, before: bool) -> None:
         self.progress = progress
         self.at = at
         """When it came to what it is: monotonic seconds."""

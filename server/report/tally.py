@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from loadgen.capacity import Progress
+from server.compare.progress import CompareProgress
 from server.report.series import Gauge, Growth, Tiles, Windowed
 from server.report.stretches import Stretch, Stretches
-from server.report.sums import MOST_KEYS, WINDOW_S, Compared, Judged, LittleCheck, Outage, Search, Stages, Times
+from server.report.sums import MOST_KEYS, WINDOW_S, Judged, LastSeen, LittleCheck, Outage, Stages, Times
 from server.report.text import count
 from server.telemetry.aging import STALE_S
 from server.telemetry.snapshot import ColdStart, Event, Quantiles, Snapshot, Value
@@ -102,8 +104,8 @@ class Tally:
         self.settings: dict[str, list[str]] = {}
         """Values that a setting had, in order."""
         self.starts: dict[str, tuple[float, ColdStart]] = {}
-        self.searches: list[Search] = []
-        self.comparisons: list[Compared] = []
+        self.searches: list[LastSeen[Progress]] = []
+        self.comparisons: list[LastSeen[CompareProgress]] = []
         self.events_first: list[Event] = []
         self.events_last: deque[Event] = deque(maxlen=MOST_EVENTS)
         self.events = 0
@@ -278,7 +280,7 @@ class Tally:
             or progress.elapsed_s < known.progress.elapsed_s
         ):
             before = self.count == 1 and progress.answer is not None
-            self.searches.append(Search(progress, snapshot.at, before=before))
+            self.searches.append(LastSeen(progress, snapshot.at, before=before))
         elif known.progress.answer is None:
             known.progress, known.at = progress, snapshot.at
 
@@ -289,7 +291,7 @@ class Tally:
         known = self.comparisons[-1] if self.comparisons else None
         if known is None or progress.elapsed_s < known.progress.elapsed_s:
             before = self.count == 1 and progress.phase != "running"
-            self.comparisons.append(Compared(progress, snapshot.at, before=before))
+            self.comparisons.append(LastSeen(progress, snapshot.at, before=before))
         elif known.progress.phase == "running":
             known.progress, known.at = progress, snapshot.at
 
