@@ -31,12 +31,9 @@ from bench.gateway_client import Job, Load, Row
 from bench.gateway_peers import ROOT, Cores, known_server, ours
 from loadgen.known_client import known_body
 from server.gateway.client import STALL_S
+from server.gateway.exchange import BUFFER_LIMIT_BYTES
+from server.telemetry.gateway_series import PREFIX
 
-PREFIX = "spark_gateway_"
-BUFFER_BYTES = 256 * 1024
-"""What the gateway may hold for one client."""
-SLACK_BYTES = 64 * 1024
-"""One read from upstream may come on top."""
 TOKENS = 60_000
 """About 12 MiB of a stalled reader's reply."""
 FILL_LIMIT_S = 120.0
@@ -106,7 +103,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
                     raise RuntimeError("readers were cut off before the pass was over")
                 buffered.append(gauge(gateway.url, "buffered_bytes"))
         cut_s = _cut_off(gateway.url, options.readers)
-    bound = options.readers * (BUFFER_BYTES + SLACK_BYTES)
+    bound = options.readers * BUFFER_LIMIT_BYTES
     found = {
         "machine": machine(),
         "readers": options.readers,
@@ -130,7 +127,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         for values, what in zip(spans, ("TTFT p50", "TTFT p99", "delay p50", "delay p99"), strict=True):
             print(f"{'':<6}{what}, by pass: " + ", ".join(f"{value:.2f}" for value in values))
     each = max(buffered) / options.readers / 1024
-    print(f"the gateway held {each:.0f} KiB a stalled reader at most (bound {BUFFER_BYTES // 1024} and one read)")
+    print(f"the gateway held {each:.0f} KiB a stalled reader at most (bound {BUFFER_LIMIT_BYTES // 1024})")
     print(f"left alone, all were cut off after {cut_s:.1f} s (limit {STALL_S:g} s without a byte taken)")
     found["met"] = max(buffered) <= bound
     return found
