@@ -506,14 +506,18 @@ def _engine_install(options: argparse.Namespace) -> int:
         elif progress.text.startswith("still"):
             print(f"{progress.elapsed_s:6.1f} s    {progress.text[:100]}", flush=True)
 
-    environment = install(
-        default_paths(),
-        report,
-        device=options.device,
-        python=options.python,
-        index_url=options.index_url,
-        if_missing=options.if_missing,
-    )
+    try:
+        environment = install(
+            default_paths(),
+            report,
+            device=options.device,
+            python=options.python,
+            index_url=options.index_url,
+            if_missing=options.if_missing,
+        )
+    finally:
+        if live:
+            print(_WIPE, end="", flush=True)
     if not options.if_missing:
         print(f"vLLM {environment.vllm_version} ({environment.device}) is ready.")
     return 0

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from console import cli
 from server import leftovers
+from server.engine import install
+from server.engine.errors import EngineError
 
 
 def spark(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -184,3 +187,19 @@ def test_version(tmp_path: Path) -> None:
     done = spark(tmp_path, "--version")
     assert done.returncode == 0
     assert done.stdout.startswith("spark-serve ")
+
+
+def test_the_line_that_an_install_shares_is_gone_before_its_error_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_: object, report: install.Report, **__: object) -> None:
+        report(install.Progress(1.0, "a step", step=True))
+        report(install.Progress(2.0, "what pip says"))
+        raise EngineError("It does not fit.")
+
+    monkeypatch.setattr(install, "install", fails)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert cli.main(["engine", "install", "--cpu"]) == 1
+    said = capsys.readouterr()
+    assert said.out.endswith("what pip says\r\x1b[2K")
+    assert said.err == "spark-serve: It does not fit.\n"
