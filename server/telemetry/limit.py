@@ -98,10 +98,11 @@ def evaluate(seen: Seen) -> Limit:
 
 
 def settle(due: Limit, held: HeldLimit, now: float) -> HeldLimit:
-    """The answer that stands now. A stall, a start, an end, and the first who come or the last who go show at once."""
+    """The answer that stands now. A stall, a start, an end, the first who come or the last who go, and the first answer there
+    is show at once."""
     if due.name == held.limit.name:
         return HeldLimit(_dated(due, held.since, now), held.since)
-    if _at_once(due) or _at_once(held.limit):
+    if not held.limit.name or _at_once(due) or _at_once(held.limit):
         return HeldLimit(_dated(due, now, now), now)
     since = now if held.differs_since is None else held.differs_since
     if now - since >= HOLD_S:

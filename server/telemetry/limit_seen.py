@@ -153,8 +153,10 @@ def _capped(snapshot: Snapshot) -> bool:
     engine, queue = snapshot.engine, snapshot.queue
     if engine.running.v is None or engine.max_num_seqs.v is None:
         return False
-    waiting = (queue.depth.v or 0.0) + (engine.waiting.v or 0.0)
-    return waiting >= 1 and engine.running.v >= FULL * engine.max_num_seqs.v
+    inside = engine.waiting.v or 0.0
+    # A slot is taken, too, while its request is on its way into the batch: tokenised, or admitted since the last step.
+    taken = max(engine.running.v, (queue.in_flight.v or 0.0) - inside)
+    return (queue.depth.v or 0.0) + inside >= 1 and taken >= FULL * engine.max_num_seqs.v
 
 
 def _budget(engine: Engine) -> float | None:

@@ -271,6 +271,11 @@ def test_a_stall_an_end_and_silence_show_at_once(urgent: Limit) -> None:
     assert settle(answer("compute"), held, 101.0).limit.name == "compute"
 
 
+def test_the_first_answer_there_is_shows_at_once() -> None:
+    held = settle(answer("", "nothing"), HeldLimit(), 100.0)
+    assert settle(answer("sequence cap"), held, 100.5).limit.name == "sequence cap"
+
+
 @pytest.mark.parametrize("other", [answer(""), answer("no load", "9 requests/s come and nobody waits")])
 def test_a_figure_that_swings_around_a_bound_does_not_flicker(other: Limit) -> None:
     held = settle(answer("memory bandwidth"), HeldLimit(), 100.0)
