@@ -1,13 +1,14 @@
 # make console   set everything up and open the cockpit on a live stack
 # make test      set up and run the tests
 # make check     linters, types, import rules
+# make faults    provoke every fault for real (long) and print what became of each
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
   $$p -c 'import sys; sys.exit(not ((3,11) <= sys.version_info < (3,14)))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: console test check setup wheel clean
+.PHONY: console test faults check setup wheel clean
 console: $(VENV)/.ready
 	@$(BIN)/spark-serve engine install --if-missing
 	@$(BIN)/spark-serve console $(ARGS)
@@ -15,6 +16,12 @@ console: $(VENV)/.ready
 test: $(VENV)/.ready-dev
 	@$(BIN)/spark-serve engine install --if-missing
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: $(VENV)/.ready-dev
+	@$(BIN)/spark-serve engine install --if-missing
+	@rm -f faults.jsonl
+	SPARK_SERVE_LEDGER=$(CURDIR)/faults.jsonl $(BIN)/python -m pytest tests/faults -m "faults or not faults" $(ARGS); \
+	  $(BIN)/python -m tests.faults.ledger faults.jsonl
 
 check: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
