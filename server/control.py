@@ -5,6 +5,7 @@ GET  /v1/snapshots?history=150   JSON lines: up to that many past snapshots, the
 GET  /v1/requests?limit=200&since=0   the latest finished requests, joined, newest last; with `since` those with a later
                                  `sealed_at`, so that the greatest one seen asks for what is new
 GET  /v1/logs?child=engine&lines=200
+GET  /v1/tasks                   how many asyncio tasks the daemon has, by name
 POST /v1/commands                one `server.commands.Command`; answers an `Answer`
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
@@ -120,6 +121,10 @@ def application(
             return answer(Answer(ok=False, message=f"There is no log named {child!r}."), 404)
         return answer(lines)
 
+    async def tasks(_: Request) -> Response:
+        names = Counter(task.get_name().rstrip("0123456789-") for task in asyncio.all_tasks())
+        return answer(dict(names.most_common()))
+
     async def commands(request: Request) -> Response:
         try:
             command = command_decoder.decode(await request.body())
@@ -134,6 +139,7 @@ def application(
             Route("/v1/snapshots", snapshots),
             Route("/v1/requests", joined),
             Route("/v1/logs", logs),
+            Route("/v1/tasks", tasks),
             Route("/v1/commands", commands, methods=["POST"]),
         ]
     )

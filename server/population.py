@@ -85,8 +85,9 @@ class Population:
         *,
         url: Callable[[], str],
         on_line: Callable[[bytes], None],
-        on_ended: Callable[[str], None],
+        on_ended: Callable[[int, str], None],
     ) -> None:
+        """`on_ended` gets the index of a worker that ended by itself, and a clause."""
         self._settings = settings
         self._log = paths.logs / "load.log"
         self._engine = engine
@@ -120,7 +121,7 @@ class Population:
                 partial(self._argv, index),
                 log=self._log,
                 on_line=self._on_line,
-                on_ended=self._on_ended,
+                on_ended=partial(self._on_ended, index),
             )
             self.workers.append(worker)
             await worker.start()

@@ -141,7 +141,7 @@ class Stack:
                 self._engine,
                 url=lambda: self._gateway_url,
                 on_line=self._load_line,
-                on_ended=partial(self._child_ended, log="load"),
+                on_ended=self._worker_ended,
             )
             self._search = CapacitySearch(
                 self._population, self._engine, seen=lambda: self._feed.latest, ended=self._search_ended
@@ -279,6 +279,10 @@ class Stack:
         self._comparer.on_load(record)
         if isinstance(record, load.RequestRecord):
             self._keep_part(line)
+
+    def _worker_ended(self, index: int, what: str) -> None:
+        self._collector.on_load_ended(index)
+        self._child_ended(what, "load")
 
     def _child_ended(self, what: str, log: str) -> None:
         _say(what)

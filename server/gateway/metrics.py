@@ -19,6 +19,7 @@
 | held | gauge | | requests with bytes that a slow client's kernel has not taken, also after the engine is done with them |
 | buffered_bytes | gauge | | those bytes |
 | connections | gauge | | client connections open |
+| tasks | gauge | | asyncio tasks of the gateway |
 | oldest_wait_seconds | gauge | | how long the head of the queue has waited; 0 when nobody waits (read it with queue_depth) |
 | estimated_wait_seconds | gauge | | what waits over the drain rate; absent while no rate is known |
 | drain_rate | gauge | | requests the engine finishes per second, of its busy period and at most 30 s; absent as above |
@@ -34,6 +35,7 @@ outcome: completed, rejected, failed, cancelled, expired. reason: see `server.ga
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from typing import get_args
@@ -73,6 +75,7 @@ class _State(Collector):
             ("held", "Requests with bytes that a slow client has not taken.", held),
             ("buffered_bytes", "Bytes waiting for slow clients.", buffered),
             ("connections", "Client connections open.", connections),
+            ("tasks", "Tasks of the event loop.", len(asyncio.all_tasks())),
             ("oldest_wait_seconds", "Wait of whoever came first.", admission.oldest_wait_s(now) or 0.0),
             ("estimated_wait_seconds", "What waits over the drain rate.", admission.estimated_wait_s(now)),
             ("drain_rate", "Requests finished per second.", admission.drain_rate(now)),

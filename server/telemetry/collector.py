@@ -160,6 +160,10 @@ class Collector:
         self._load.on_tokens(record.done, record.completion_tokens or record.chunks)
         self._clients_inside.on_finished(record.done, record.e2e_s)
 
+    def on_load_ended(self, worker: int) -> None:
+        """A load worker's process ended, and not because it was told to."""
+        self._load.on_ended(worker)
+
     def on_engine_times(self, times: EngineTimes) -> None:
         self._times_at = self._clock()
         self._join.on_times(times, self._times_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 
 from loadgen.records import IntervalRecord
@@ -18,6 +19,8 @@ TROUBLE_S = 10.0
 """A trouble of the generator is shown for so long: what it measured then is still in the windows."""
 
 NO_LOAD = "no load generator"
+CUT = "cut"
+"""Not an outcome of loadgen's: the requests that were under way when their worker's process ended."""
 
 _COUNTERS: dict[str, Callable[[IntervalRecord], float]] = {
     "scheduled": lambda r: r.scheduled_total,
@@ -28,7 +31,7 @@ _COUNTERS: dict[str, Callable[[IntervalRecord], float]] = {
 
 
 class LoadSeries:
-    """Intervals in, `People` figures out. A worker that has been silent for 10 s is gone."""
+    """Intervals in, `People` figures out. A worker that has been silent for 10 s shows no figures, only its totals."""
 
     def __init__(self, slo: Slo) -> None:
         self._slo = slo
@@ -37,6 +40,9 @@ class LoadSeries:
         self._gaps = HistogramWindow(GAP_S)
         self._read_tokens = SampleWindow(GAP_S)
         self._trouble = ("", -math.inf)
+        self._past_sent = 0
+        self._past_outcomes: Counter[str] = Counter()
+        """Of workers whose process has ended."""
 
     def on_interval(self, record: IntervalRecord) -> None:
         self._latest[record.worker] = record
@@ -46,6 +52,17 @@ class LoadSeries:
         self._gaps.add(record.at, record.gaps)
         if what := trouble(record, self._slo):
             self._trouble = (what, record.at)
+
+    def on_ended(self, worker: int) -> None:
+        """A worker's process is gone, as of its last record: its totals stay, what it had under way was cut off."""
+        record = self._latest.pop(worker, None)
+        self._grown.pop(worker, None)
+        if record is None:
+            return
+        self._past_sent += record.scheduled_total
+        self._past_outcomes.update(record.outcomes)
+        if record.in_flight:
+            self._past_outcomes[CUT] += record.in_flight
 
     def on_tokens(self, at: float, tokens: int) -> None:
         """Tokens of one finished request, however it finished."""
@@ -108,11 +125,11 @@ class LoadSeries:
             known = [v for record in workers if (v := of(record)) is not None]
             return aged(max(known), "load", at=at, now=now) if known else absent("load", "nothing in the interval")
 
-        outcomes: dict[str, int] = {}
+        outcomes = Counter(self._past_outcomes)
+        for record in self._latest.values():
+            outcomes.update(record.outcomes)
         crowds: dict[str, int] = {}
         for record in workers:
-            for outcome, count in record.outcomes.items():
-                outcomes[outcome] = outcomes.get(outcome, 0) + count
             for behaviour, there in record.crowds.items():
                 crowds[behaviour] = crowds.get(behaviour, 0) + there
         newest = max(workers, key=lambda record: record.at)
@@ -130,8 +147,8 @@ class LoadSeries:
             if newest.rate_asked is not None
             else absent("load", "closed loop" if newest.mode == "closed" else "a trace has no rate"),
             sent_per_s=self._rate("scheduled", workers, at, now),
-            sent_total=scheduled,
-            outcomes=outcomes,
+            sent_total=self._past_sent + sum(record.scheduled_total for record in self._latest.values()),
+            outcomes=dict(outcomes),
             loop_lag_ms=worst(lambda r: r.loop_lag_ms),
             cpu_share=worst(lambda r: r.cpu_share),
             crowds=crowds,
@@ -191,6 +208,4 @@ class LoadSeries:
         return aged(share, "load", at=at, now=now, n=len(read), window_s=GAP_S)
 
     def _workers(self, now: float) -> list[IntervalRecord]:
-        for worker in [w for w, record in self._latest.items() if now - record.at > GONE_S]:
-            del self._latest[worker], self._grown[worker]
-        return list(self._latest.values())
+        return [record for record in self._latest.values() if now - record.at <= GONE_S]

@@ -188,7 +188,7 @@ class People(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     sent_per_s: Value = ABSENT
     sent_total: int = 0
     outcomes: dict[str, int] = {}
-    """Totals by outcome; with in_flight they sum to sent_total."""
+    """Totals by outcome; with in_flight they sum to sent_total. `cut`: under way when their worker's process was killed."""
     loop_lag_ms: Value = ABSENT
     cpu_share: Value = ABSENT
     crowds: dict[str, int] = {}

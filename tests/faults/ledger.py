@@ -39,7 +39,7 @@ def people(snapshot: Snapshot) -> Tally:
         sent=snapshot.people.sent_total,
         completed=ends.get("ok", 0),
         failed=ends.get("rejected", 0) + ends.get("error", 0),
-        cancelled=ends.get("abandoned", 0),
+        cancelled=ends.get("abandoned", 0) + ends.get("cut", 0),
     )
 
 

@@ -83,7 +83,7 @@ def made(
         FakeEngine(),  # type: ignore[arg-type]
         url=lambda: url,
         on_line=lines or (lambda line: None),
-        on_ended=lambda what: None,
+        on_ended=lambda index, what: None,
     )
 
 

@@ -73,7 +73,7 @@ async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     engine: Any = FakeEngine()
     settings = StackSettings(load=LoadSettings(people=10, weights={"patient": 4.0, "long": 1.0}))
     population = Population(
-        settings, paths, engine, url=lambda: "http://x", on_line=lambda line: None, on_ended=lambda what: None
+        settings, paths, engine, url=lambda: "http://x", on_line=lambda line: None, on_ended=lambda index, what: None
     )
     await population.start()
     made = Bench(population)

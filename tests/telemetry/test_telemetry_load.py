@@ -185,3 +185,24 @@ def test_experience_counts_misses_by_kind_and_leaves_slow_readers_pace_out() -> 
     assert found.slo == CHAT
     later = seen.feel(Value(), Quantiles(), 60.0)
     assert (later.misses, later.fluidity.v) == ({}, None)
+
+
+def test_what_a_killed_worker_had_sent_stays_and_what_it_had_under_way_was_cut() -> None:
+    made = series(interval(1.0, scheduled_total=9, in_flight=3, outcomes={"ok": 5, "error": 1}))
+    made.on_interval(interval(1.0, worker=1, scheduled_total=4, in_flight=1, outcomes={"ok": 3}))
+    made.on_ended(0)
+    made.on_ended(0)
+    made.on_interval(interval(2.0, worker=1, scheduled_total=4, in_flight=0, outcomes={"ok": 4}))
+    alone = made.people(2.0)
+    assert (alone.sent_total, alone.outcomes, alone.in_flight.v) == (13, {"ok": 9, "error": 1, "cut": 3}, 0)
+    made.on_interval(interval(2.5, scheduled_total=2, in_flight=1, outcomes={"ok": 1}))
+    again = made.people(2.5)
+    assert (again.sent_total, again.outcomes, again.in_flight.v) == (15, {"ok": 10, "error": 1, "cut": 3}, 1)
+    assert again.clipped_share.n == 6, "of the workers there are"
+
+
+def test_a_silent_worker_keeps_its_totals() -> None:
+    made = series(interval(1.0, scheduled_total=9, in_flight=0, outcomes={"ok": 9}))
+    made.on_interval(interval(20.0, worker=1, scheduled_total=4, in_flight=0, outcomes={"ok": 4}))
+    people = made.people(20.0)
+    assert (people.workers, people.sent_total, people.outcomes) == (1, 13, {"ok": 13})
