@@ -355,8 +355,8 @@ def main() -> int:
     parser.add_argument("up", nargs="*", help="options for `spark-serve up`, after --")
     options = parser.parse_args()
     up = options.up or [
-        *("--model", "smollm2", "--max-num-seqs", "8", "--think", "1", "--turns", "1"),
-        *("--prompt-tokens", "24", "--output-tokens", "12"),
+        *("--model", "smollm2", "--max-num-seqs", "8", "--think", "0.3", "--turns", "1"),
+        *("--prompt-tokens", "24", "--output-tokens", "6"),
     ]
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         home = Path(folder)
