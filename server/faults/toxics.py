@@ -151,13 +151,15 @@ class Link:
     rng: random.Random
     passed: int = 0
     """Bytes that went on; whoever carries out keeps it."""
+    toxics: tuple[Toxic, ...] = ()
+    """Those of the latest `change`."""
     _held: list[_Held] = field(default_factory=list)
     _last_due: float = 0.0
 
     def change(self, toxics: Sequence[Toxic], now: float) -> End | None:
         """From now on these; one that stays keeps what it had begun. The end that a removal means."""
         before = list(self._held)
-        self._held = []
+        self.toxics, self._held = tuple(toxics), []
         for toxic in toxics:
             if toxic.stream != self.stream:
                 continue
