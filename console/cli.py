@@ -166,6 +166,12 @@ def _policy_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--max-wait", type=positive, metavar="S", help="for --overload estimate; default 30")
     parser.add_argument("--queue-timeout", type=seconds_or_off, metavar="S|off", help="429 after it; default off")
     parser.add_argument("--deadline", type=seconds_or_off, metavar="S|off", help="504 after it; default off")
+    parser.add_argument(
+        "--silence",
+        type=seconds_or_off,
+        metavar="S|off",
+        help="give an engine up that sends nothing for S; default 600",
+    )
     parser.add_argument("--during-restart", choices=["hold", "reject"], help="default hold")
     parser.add_argument(
         "--keep-alive", type=seconds_or_off, metavar="S|off", help="SSE comments while queued; default off"
@@ -187,6 +193,7 @@ def _policy_change(options: argparse.Namespace, order: str | None, **bounds: int
         "max_wait_s": options.max_wait,
         "queue_timeout_s": options.queue_timeout,
         "deadline_s": options.deadline,
+        "silence_s": options.silence,
         "hold": hold,
         "keep_alive_s": options.keep_alive,
     }

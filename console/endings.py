@@ -20,6 +20,7 @@ REASONS = {
     "body_timeout": "its body did not come",
     "body_too_large": "its body was too large",
     "upstream_error": "the engine broke off or answered with an error",
+    "upstream_silent": "the engine sent nothing for too long",
     "upstream_refused": "the engine refused it",
     "stream_cut": "the engine's stream broke off",
     "error_event": "the engine sent an error inside the stream",

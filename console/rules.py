@@ -28,6 +28,7 @@ RULES = (
     "max-wait",
     "queue-timeout",
     "deadline",
+    "silence",
     "hold",
     "keep-alive",
 )
@@ -52,9 +53,10 @@ SECONDS: dict[str, tuple[float, ...]] = {
     "max-wait": (1, 2, 5, 10, 20, 30, 60, 120),
     "queue-timeout": (2, 5, 10, 20, 30, 60, 120, 300),
     "deadline": (2, 5, 10, 20, 30, 60, 120, 300),
+    "silence": (30, 60, 120, 300, 600, 1200, 3600),
     "keep-alive": (1, 2, 5, 10, 15, 30),
 }
-OFF_ABOVE = frozenset(("ageing", "queue-timeout", "deadline", "keep-alive"))
+OFF_ABOVE = frozenset(("ageing", "queue-timeout", "deadline", "silence", "keep-alive"))
 """Ladders of seconds that end in `off`: never."""
 IN_FLIGHT = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 QUEUE = (0, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)

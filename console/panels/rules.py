@@ -24,6 +24,7 @@ LABELS = {
     "max-wait": "max wait",
     "queue-timeout": "queue timeout",
     "deadline": "deadline",
+    "silence": "silence",
     "hold": "in a restart",
     "keep-alive": "keep-alives",
     **KNOB_LABELS,
@@ -156,6 +157,9 @@ _RULES_SAY: dict[str, Callable[[Policy], str]] = {
     "queue-timeout": lambda _: "Who has waited so long gets 429; it holds for those who wait now, too.",
     "deadline": lambda _: (
         "For requests that bring no time limit of their own: they end with 504, wherever they are then."
+    ),
+    "silence": lambda _: (
+        "An engine that sends nothing for so long is given up, and the request fails; a prefill is silent, too."
     ),
     "hold": lambda policy: (
         "While the engine restarts people wait in the line, and their streams begin when it is back."

@@ -123,6 +123,7 @@ _SETTINGS: dict[str, tuple[str, Callable[[str], object]]] = {
     "max-wait": ("max_wait_s", _seconds),
     "queue-timeout": ("queue_timeout_s", _seconds_or_off),
     "deadline": ("deadline_s", _seconds_or_off),
+    "silence": ("silence_s", _seconds_or_off),
     "during-restart": ("hold", _hold),
     "keep-alive": ("keep_alive_s", _seconds_or_off),
 }

@@ -73,6 +73,8 @@ class Exchange:
         """A connection that was kept broke before any byte of the response: nothing was lost by asking again."""
         self.ended: float | None = None
         """Monotonic seconds of the last byte; None when it broke off or goes on."""
+        self.heard: float | None = None
+        """Monotonic seconds at which the request was sent, the latest bytes came, or reading went on after a pause."""
         self.buffered = 0
         """Bytes that the client's kernel has not taken."""
         self.paused_s = 0.0
@@ -100,12 +102,17 @@ class Exchange:
         """Send the request and return the stamp of its last byte. Raises ConnectionError."""
         self._connection, self._reused, self.stale = connection, reused, False
         connection.exchange = self
-        return connection.request(method, target, sent, body, self)
+        self.heard = connection.request(method, target, sent, body, self)
+        return self.heard
 
     async def head(self) -> None:
         """Wait for the status and headers, or for the failure to get them."""
         while self.status is None and not self.stale and not self._over:
             await self._wait()
+
+    def silent_since(self) -> float | None:
+        """Since when the engine has owed something; None when it owes nothing: not asked yet, through, or not listened to."""
+        return None if self._over or self._paused_at is not None else self.heard
 
     @property
     def exhausted(self) -> bool:
@@ -154,13 +161,14 @@ class Exchange:
     def headers(self, status: int, headers: Headers, at: float) -> None:
         self.headers_in = headers
         self.status = status
+        self.heard = at
         if status == 200 and is_event_stream(headers):
             self.scanner = EventScanner(strip_usage=self._strip_usage)
         self._wake()
 
     def body(self, data: bytes, at: float) -> None:
         self._read.append(data)
-        self._read_at = at
+        self._read_at = self.heard = at
 
     def pass_on(self, data: bytes) -> bool:
         """Write a read to the client as it is, if it is one whole chunk that says nothing but tokens; False: it has to be
@@ -171,7 +179,7 @@ class Exchange:
         size = data.find(b"\r\n")
         if data[:size] != b"%x" % (len(data) - size - 4) or not data.endswith(b"\n\n\r\n"):
             return False
-        scanner.last_token = time.monotonic()
+        scanner.last_token = self.heard = time.monotonic()
         written = write(data)
         if written is None:
             return False
@@ -233,7 +241,8 @@ class Exchange:
 
     def _unpause(self) -> None:
         if self._paused_at is not None:
-            self.paused_s += time.monotonic() - self._paused_at
+            self.heard = time.monotonic()
+            self.paused_s += self.heard - self._paused_at
             self._paused_at = None
 
     def _finish(self) -> None:

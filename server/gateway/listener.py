@@ -35,6 +35,7 @@ IDLE_TIMEOUT_S = 75.0
 """Of a connection on which nothing was asked yet, or nothing more; well over what clients keep theirs for, so that it is
 they who close."""
 
+_NO_LINGER = struct.pack("ii", 1, 0)
 _HEAD_TOO_LARGE = Refusal(431, "headers_too_large", f"The headers are larger than {MAX_HEAD_BYTES >> 10} KiB.")
 _HEAD_LATE = Refusal(408, "headers_timeout", "The request's headers did not come.")
 _NOT_HTTP = Refusal(400, "bad_request", "This is not a valid HTTP request.")
@@ -110,7 +111,10 @@ class ClientProtocol(HttpToolsProtocol):
         return not self.flow.write_paused
 
     def abort(self) -> None:
-        """Reset the connection, so that the client can't take a cut response for a whole one."""
+        """Reset the connection, so that the client can't take a cut response for a whole one, even before it has read all
+        that is on its way, and the kernel keeps none of it."""
+        with contextlib.suppress(OSError):
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
 
     # asyncio.Protocol, and what the parser calls

@@ -11,7 +11,7 @@ from server.gateway.exchange import Exchange
 from server.gateway.limiter import Sample
 from server.gateway.order import Ticket
 from server.gateway.records import FlyingRequest
-from server.gateway.refusal import DEADLINE, Refusal
+from server.gateway.refusal import DEADLINE, Refusal, silent
 from server.gateway.sse import Told
 from server.gateway.tokens import Size
 
@@ -35,6 +35,7 @@ class Passage:
         self._task = asyncio.current_task()
         self._interruption: Refusal | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._listening: asyncio.TimerHandle | None = None
 
     @property
     def told(self) -> Told:
@@ -56,6 +57,18 @@ class Passage:
         if deadline is not None:
             delay_s = max(0.0, deadline - time.monotonic())
             self._timer = asyncio.get_running_loop().call_later(delay_s, self.interrupt, DEADLINE)
+
+    def watch_silence(self, most_s: float) -> None:
+        """Give the engine up once it has sent nothing for so long."""
+        exchange = self.exchange
+        if exchange is None or exchange.exhausted:
+            return
+        since, now = exchange.silent_since(), time.monotonic()
+        due = (now if since is None else since) + most_s
+        if due <= now:
+            self.interrupt(silent(most_s))
+        else:
+            self._listening = asyncio.get_running_loop().call_later(due - now, self.watch_silence, most_s)
 
     def interrupt(self, why: Refusal) -> None:
         """Break it off, wherever it is, unless it is being broken off or only its last bytes are still to be read."""
@@ -79,6 +92,8 @@ class Passage:
         """Leave upstream, if it is still there."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._listening is not None:
+            self._listening.cancel()
         if self.exchange is not None:
             self.exchange.abort()
 

@@ -43,6 +43,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Who has waited so long is turned away with 429."""
     deadline_s: float | None = None
     """For requests that bring none of their own, seconds from their accept: then they end with 504, wherever they are."""
+    silence_s: float | None = 600.0
+    """For requests dispatched from then on: an engine that sends nothing for so long, before the response or in the middle,
+    is given up, and the request fails. Long, as a prefill is silent, and a reply that is no stream is until it is whole."""
     hold: bool = True
     """While the engine restarts, people wait. False: they get 503."""
     keep_alive_s: float | None = None
@@ -98,6 +101,7 @@ class PolicyChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     max_wait_s: float | None = None
     queue_timeout_s: float | None = None
     deadline_s: float | None = None
+    silence_s: float | None = None
     hold: bool | None = None
     keep_alive_s: float | None = None
 
@@ -138,8 +142,11 @@ def waits_for_ever(policy: Policy) -> str:
     }.get(policy.order, "")
 
 
-_CAN_BE_OFF = frozenset(("ageing_s", "token_budget", "queue_timeout_s", "deadline_s", "keep_alive_s"))
-_SECONDS = ("ageing_s", "ttft_target_s", "tpot_target_s", "max_wait_s", "queue_timeout_s", "deadline_s", "keep_alive_s")
+_CAN_BE_OFF = frozenset(("ageing_s", "token_budget", "queue_timeout_s", "deadline_s", "silence_s", "keep_alive_s"))
+_SECONDS = (
+    *("ageing_s", "ttft_target_s", "tpot_target_s", "max_wait_s", "queue_timeout_s"),
+    *("deadline_s", "silence_s", "keep_alive_s"),
+)
 
 _ORDERS = {
     "fifo": "first come first served",

@@ -74,3 +74,8 @@ BODY_LATE = Refusal(408, "body_timeout", "The request body did not come.")
 STOPPING = Refusal(503, "gateway_stopping", "The gateway is stopping.", 5)
 INTERNAL = Refusal(500, "internal_error", "The gateway failed; its log says why.")
 DEADLINE = Refusal(504, "deadline", "The request's deadline passed.")
+
+
+def silent(seconds: float) -> Refusal:
+    """Of an engine that was given up."""
+    return Refusal(504, "upstream_silent", f"The engine sent nothing for {seconds:g} s.")

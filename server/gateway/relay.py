@@ -5,7 +5,8 @@ A request's `reason`, in its record, in the metrics and (where the response had 
 - rejected: `queue_full`, `estimated_wait`, `shed`, `queue_timeout` (429), `engine_starting`, `engine_down`,
   `engine_asleep`, `gateway_stopping` (503), `bad_request` (400), `body_timeout` (408), `body_too_large` (413)
 - failed: `engine_starting`, `engine_down`, `engine_asleep` (503: nobody answered at the engine's address), `upstream_error`
-  (502: it broke off before the headers; or the engine's own 5xx, passed on), `upstream_refused` (its 4xx, passed on),
+  (502: it broke off before the headers; or the engine's own 5xx, passed on), `upstream_silent` (504, or an error event: it
+  sent nothing for the policy's `silence_s`), `upstream_refused` (its 4xx, passed on),
   `stream_cut` (it broke off later), `error_event`, `no_finish_reason`, `gateway_stopping`, `internal_error` (500)
 - cancelled: `client_left`; `client_stalled` (it took nothing for 30 s, and was cut off)
 - expired: `deadline` (504)
@@ -243,6 +244,8 @@ class Gateway:
                 give_back=self._upstream.returner(),
                 done=lambda: self._leave(passage),
             )
+            if (silence_s := self.admission.policy.silence_s) is not None:
+                passage.watch_silence(silence_s)
             sent = upstream_headers(headers, clock.ids, self._upstream.host_header, our_key=self._access.has_key)
             await self._send_upstream(exchange, "POST", _target(scope), sent, asked.body, clock)
             await relay(client, passage, exchange)

@@ -37,8 +37,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Command]:
             commands.Policy(overload="estimate", max_wait_s=2.0, max_queue=0, max_in_flight=3),
         ),
         (
-            "policy --deadline 9 --queue-timeout 8 --keep-alive 1.5",
-            commands.Policy(deadline_s=9.0, queue_timeout_s=8.0, keep_alive_s=1.5),
+            "policy --deadline 9 --queue-timeout 8 --silence 60 --keep-alive 1.5",
+            commands.Policy(deadline_s=9.0, queue_timeout_s=8.0, silence_s=60.0, keep_alive_s=1.5),
         ),
         (
             "policy --limit adaptive --ttft-target 0.5 --tpot-target 0.05",

@@ -225,7 +225,7 @@ async def opened(app: CockpitApp, pilot: Any) -> None:
         (["down", "right", "enter"], commands.Policy(limit="tokens", token_budget=0)),
         (["down", "right", "down", "down", "left", "enter"], commands.Policy(limit="tokens", token_budget=325_500)),
         (["right", "down", "right", "enter"], commands.Policy(order="shortest", ageing_s=60.0)),
-        ([*["down"] * 7, "right", "enter"], commands.Policy(hold=False)),
+        ([*["down"] * 8, "right", "enter"], commands.Policy(hold=False)),
         (["up", "right", "enter", "y"], commands.Knobs(max_num_queued_reqs=512)),
         (["b"], commands.Burst()),
         (["plus"], commands.People(delta=25)),
