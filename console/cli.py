@@ -215,6 +215,7 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--engine-port", type=port, default=8100, metavar="PORT")
     engine.add_argument("--max-num-seqs", type=count, metavar="N", help="default 64 on a GPU, 8 on a CPU")
     engine.add_argument("--max-model-len", type=count, metavar="N")
+    engine.add_argument("--no-restart", action="store_true", help="leave an engine that ended by itself as it is")
     gateway = parser.add_argument_group("gateway")
     gateway.add_argument("--port", type=port, default=8101, help="default 8101")
     gateway.add_argument("--max-in-flight", type=count, metavar="N", help="default: max-num-seqs")
@@ -250,26 +251,38 @@ def _settings(options: argparse.Namespace) -> StackSettings:
         load=load_verbs.load_settings(options),
         slo=options.slo,
         record=str(options.record.resolve()) if options.record else None,
+        restart=not options.no_restart,
         policy=msgspec.convert(_policy_change(options, options.order), PolicyChange),
     )
 
 
 def _bring_up(client: StackClient, options: argparse.Namespace) -> None:
     """Check what can be checked, then start the daemon."""
-    from server.leftovers import find_leftovers
     from server.preflight import check
 
     settings = _settings(options)
-    left = find_leftovers(client.paths)
-    if left:
-        names = ", ".join(f"{entry.name} ({entry.pid})" for entry, _ in left)
-        raise StackError(f"A stack that crashed has left processes behind: {names}; `spark-serve down` ends them.")
+    _offer_clearing(client)
     if settings.attach is None and not options.no_discover:
         settings = _offer_attach(settings)
     if settings.attach and settings.drive:
         _confirm(f"Send load to {settings.attach}, which somebody else started?")
     check(settings, client.paths)
     client.start(settings)
+
+
+def _offer_clearing(client: StackClient) -> None:
+    """Of what a crashed stack left. Raises StackError where nobody can be asked, or says no."""
+    from server.leftovers import end_leftovers, find_leftovers, said
+
+    left = said(find_leftovers(client.paths))
+    if not left:
+        return
+    what = f"A stack that crashed has left processes behind: {', '.join(left)}"
+    if not sys.stdin.isatty():
+        raise StackError(f"{what}; `spark-serve down` ends them.")
+    if input(f"{what}.\nEnd them? [Y/n] ").strip().lower() not in {"", "y", "yes"}:
+        raise StackError("Nothing was started; `spark-serve down` ends what was left.")
+    end_leftovers(client.paths)
 
 
 def _offer_attach(settings: StackSettings) -> StackSettings:
@@ -384,13 +397,13 @@ def _up(options: argparse.Namespace) -> int:
             continue
         engine = snapshot.engine
         running = next((stage.name for stage in reversed(engine.start.stages) if stage.end_s is None), "")
-        words = f"{engine.phase} {running}".strip()
+        words = f"{engine.phase} {engine.error if engine.phase == 'down' else running}".strip()
         if words != said:
             print(f"{snapshot.uptime_s:6.1f} s  {words}", flush=True)
             said = words
         if engine.phase == "ready":
             return 0
-        if engine.phase in {"failed", "no_engine", "down"}:
+        if engine.phase in {"failed", "no_engine"} or (engine.phase == "down" and engine.again_in_s is None):
             daemon = client.daemon()
             client.send(commands.Down())
             client.stopped(daemon, DOWN_TIMEOUT_S)

@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from server.engine.recovery import ended
+
 LINE_LIMIT_BYTES = 16 * 1024 * 1024
 DEATHS = 3
 DEATHS_S = 60.0
@@ -135,6 +137,8 @@ class KeptChild:
         self._deaths: list[float] = []
         self._again: asyncio.Task[None] | None = None
         self._asked = False
+        self.fault = ""
+        """Why it does not run, in one clause; empty while it does."""
 
     @property
     def pid(self) -> int | None:
@@ -144,7 +148,7 @@ class KeptChild:
     async def start(self) -> None:
         child = JsonChild(self.name, self._argv(), log=self._log, on_line=self._on_line, on_exit=self._ended)
         await child.start()
-        self._child = child
+        self._child, self.fault = child, ""
 
     def send(self, message: msgspec.Struct) -> bool:
         """Tell it; False when nobody is there to hear."""
@@ -168,11 +172,18 @@ class KeptChild:
         now = time.monotonic()
         self._deaths = [at for at in self._deaths if at > now - DEATHS_S] + [now]
         if len(self._deaths) >= DEATHS:
-            self._on_ended(f"{self.name} ended with code {code}, the {DEATHS}rd time in a minute: it is left alone")
+            self._tell(f"{self.name} ended ({ended(code)}), the {DEATHS}rd time in a minute: it is left alone")
             return
-        self._on_ended(f"{self.name} ended with code {code}: starting it again")
+        self._tell(f"{self.name} ended ({ended(code)}): starting it again")
         self._again = asyncio.create_task(self._start_again(float(len(self._deaths))), name=f"{self.name} again")
 
     async def _start_again(self, after_s: float) -> None:
         await asyncio.sleep(after_s)
-        await self.start()
+        try:
+            await self.start()
+        except OSError as error:  # no process, descriptor or memory to be had
+            self._tell(f"{self.name} cannot be started ({error.strerror}): it is left alone")
+
+    def _tell(self, what: str) -> None:
+        self.fault = what
+        self._on_ended(what)

@@ -15,7 +15,7 @@ import psutil
 
 from server.commands import Answer, Command
 from server.config import Paths, StackSettings
-from server.leftovers import find_leftovers
+from server.leftovers import noted
 from server.supervisor import lives
 from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_decoder
 
@@ -118,7 +118,7 @@ class StackClient:
 
     def daemon(self) -> psutil.Process | None:
         """The running stack's own process, by its pid file."""
-        found = [process for entry, process in find_leftovers(self.paths) if entry.name == "stack"]
+        found = [process for entry, process in noted(self.paths) if entry.name == "stack"]
         return found[0] if found else None
 
     def stopped(self, daemon: psutil.Process | None, timeout_s: float) -> bool:

@@ -198,3 +198,5 @@ class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
     policy: PolicyChange = PolicyChange()
     """What the gateway's admission does differently from its defaults."""
     knobs: EngineKnobs = EngineKnobs()
+    restart: bool = True
+    """Start an engine of ours again when it ends by itself; False leaves it, and what it left, as it is."""

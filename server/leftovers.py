@@ -6,13 +6,14 @@ A pid alone may be somebody else's by now: each entry carries the process's star
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import msgspec
 import psutil
 
 from server.config import Paths
-from server.supervisor import lives
+from server.supervisor import WAIT_POLL_S, SupervisorError, lives
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -39,14 +40,10 @@ def note(path: Path, processes: dict[str, int]) -> None:
     temporary.replace(path)
 
 
-def find_leftovers(paths: Paths) -> list[tuple[Entry, psutil.Process]]:
-    """Processes of the last stack that still live."""
-    try:
-        entries = msgspec.json.decode(paths.pidfile.read_bytes(), type=list[Entry])
-    except (FileNotFoundError, msgspec.DecodeError):
-        return []
+def noted(paths: Paths) -> list[tuple[Entry, psutil.Process]]:
+    """Of the processes that the last stack wrote down, those that live: the same pid, and the same start time."""
     alive = []
-    for entry in entries:
+    for entry in _entries(paths):
         try:
             process = psutil.Process(entry.pid)
             if abs(process.create_time() - entry.started) < 0.05 and lives(process):
@@ -56,27 +53,82 @@ def find_leftovers(paths: Paths) -> list[tuple[Entry, psutil.Process]]:
     return alive
 
 
-def end_leftovers(paths: Paths, grace_s: float = 10.0) -> list[str]:
-    """End what a crashed stack left, with all descendants; returns `name (pid)` for each one that was ended."""
-    names: list[str] = []
-    doomed: dict[int, psutil.Process] = {}
-    for entry, process in find_leftovers(paths):
-        names.append(f"{entry.name} ({entry.pid})")
-        doomed[process.pid] = process
+def find_leftovers(paths: Paths) -> list[tuple[Entry, psutil.Process]]:
+    """Processes of the last stack that still live, and those that they begot since it last wrote.
+
+    Who was orphaned since is found by its session. The kernel gives the number of a session to no new process while
+    anybody is in it, so one that is known proves that the others in it are no strangers.
+    """
+    found = {process.pid: (entry, process) for entry, process in noted(paths)}
+    ours = {entry.pid for entry in _entries(paths)}
+    sessions = {session: entry for entry, process in found.values() if (session := _session(process.pid)) in ours}
+    for process in psutil.process_iter() if found else ():
+        if process.pid in found:
+            continue
+        entry = sessions.get(_session(process.pid) or 0)
+        if entry is not None and lives(process):
+            found[process.pid] = (_begotten(entry, process), process)
+    for entry, process in list(found.values()):
         try:
-            doomed.update({child.pid: child for child in process.children(recursive=True)})
+            children = process.children(recursive=True)
         except psutil.NoSuchProcess:
             continue
-    for process in doomed.values():
+        for child in children:
+            if child.pid not in found and lives(child):
+                found[child.pid] = (_begotten(entry, child), child)
+    return list(found.values())
+
+
+def end_leftovers(paths: Paths, grace_s: float = 10.0) -> list[str]:
+    """End what a crashed stack left, with all descendants; returns `name (pid)` for each one that was ended.
+
+    Raises SupervisorError if one of them outlives SIGKILL; the pid file stays then.
+    """
+    found = find_leftovers(paths)
+    doomed = [process for _, process in found]
+    for process in doomed:
         _signal(process, "terminate")
-    _, alive = psutil.wait_procs(list(doomed.values()), timeout=grace_s)
-    for process in alive:
+    for process in _wait(doomed, grace_s):
         _signal(process, "kill")
-    psutil.wait_procs(alive, timeout=grace_s)
+    if alive := _wait(doomed, grace_s):
+        left = ", ".join(str(process.pid) for process in alive)
+        raise SupervisorError(f"What the crashed stack left cannot be ended: {left} does not react to SIGKILL.")
     paths.pidfile.unlink(missing_ok=True)
-    if names:
+    if found:
         paths.socket.unlink(missing_ok=True)
-    return names
+    return said(found)
+
+
+def _wait(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Those that live after at most so long. A zombie that nobody waits for has ended."""
+    deadline = time.monotonic() + timeout_s
+    while (alive := [process for process in processes if lives(process)]) and time.monotonic() < deadline:
+        time.sleep(WAIT_POLL_S)
+    return alive
+
+
+def said(found: list[tuple[Entry, psutil.Process]]) -> list[str]:
+    """`name (pid)` of each."""
+    return [f"{entry.name} ({entry.pid})" for entry, _ in found]
+
+
+def _entries(paths: Paths) -> list[Entry]:
+    try:
+        return msgspec.json.decode(paths.pidfile.read_bytes(), type=list[Entry])
+    except (FileNotFoundError, msgspec.DecodeError):
+        return []
+
+
+def _begotten(entry: Entry, process: psutil.Process) -> Entry:
+    name = entry.name.partition(" ")[0]
+    return Entry(f"{name} child", process.pid, process.create_time())
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
 
 
 def _signal(process: psutil.Process, how: str) -> None:

@@ -122,6 +122,7 @@ class Stack:
         self._engine: Lifecycle
         self._restarting: asyncio.Task[None] | None = None
         self._interruption = Interruption(PRESETS[self.settings.slo], self._began)
+        self._noted: dict[str, int] = {}
 
     # life
 
@@ -297,7 +298,7 @@ class Stack:
     def _engine_changed(self, what: str) -> None:
         """The engine moved to another phase: tell the gateway, and the charts."""
         self._tell_gateway()
-        if self._engine.phase == "stopping":
+        if self._engine.phase == "stopping" or (self._engine.phase == "down" and self._interruption.over):
             self._interruption = Interruption(PRESETS[self.settings.slo], time.monotonic())
         if self._engine.phase == "ready":
             self._interruption.end(time.monotonic())
@@ -313,7 +314,8 @@ class Stack:
         ready, starting = phase == "ready", phase in {"preparing", "starting", "stopping"}
         state: gateway.EngineState = "ready" if ready else "starting" if starting else "down"
         self._send_policy()
-        self._gateway.send(gateway.SetEngine(state, self._engine.url if ready else None, hold=starting))
+        hold = starting or self._engine.comes_back
+        self._gateway.send(gateway.SetEngine(state, self._engine.url if ready else None, hold=hold))
 
     def _want_load(self) -> None:
         if self._driving and self._load_task is None:
@@ -326,8 +328,12 @@ class Stack:
         self._note_pids()
 
     def _note_pids(self) -> None:
+        """What a crash of ours must not leave behind unknown; written when it changes."""
         processes = {"stack": os.getpid(), **self._engine.pids}
         processes.update({child.name: child.pid for child in (self._gateway, *self._population.workers) if child.pid})
+        if processes == self._noted:
+            return
+        self._noted = processes
         try:
             leftovers.note(self.paths.pidfile, processes)
         except OSError as error:
@@ -356,6 +362,7 @@ class Stack:
         snapshot = msgspec.structs.replace(snapshot, engine=msgspec.structs.replace(snapshot.engine, start=felt))
         await self._feed.publish(snapshot)
         self._write(snapshot)
+        self._note_pids()
         if self._kv_tokens() != self._budget_told:
             self._send_policy()
 
@@ -393,6 +400,7 @@ class Stack:
             read_only="" if self._driving else READ_ONLY,
             recording_s=self._recorder.recorded_s if self._recorder is not None else None,
             engine=self._engine.facts(time.monotonic()),
+            gateway_fault=self._gateway.fault,
             gateway_url=self._gateway_url if self._gateway_up.is_set() else "",
             no_gpu=self._engine.no_gpu,
             in_flight_note="" if self._told_in_flight else GUESSED,

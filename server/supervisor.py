@@ -91,13 +91,23 @@ def _holder(port: int) -> str:
 class Supervisor:
     """One child with its tree. `on_exit` is called once for each start whose end nobody asked for, with the exit code.
 
-    Every such end is a crash, code 0 too: vLLM's server leaves with 0 when its engine dies.
+    Every such end is a crash, code 0 too: vLLM's server leaves with 0 when its engine dies. `on_lost` is called once for the
+    first of those in `vital` that ends while nobody asked for it.
     """
 
-    def __init__(self, name: str, log: Path, on_exit: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        log: Path,
+        on_exit: Callable[[int], None],
+        on_lost: Callable[[psutil.Process], None] = lambda _: None,
+    ) -> None:
         self.name = name
         self._log = log
         self._on_exit = on_exit
+        self._on_lost = on_lost
+        self.vital: list[psutil.Process] = []
+        """Descendants without which the child is of no use, to be named once they are there; forgotten with each start."""
         self._process: subprocess.Popen[bytes] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._seen: dict[int, psutil.Process] = {}
@@ -115,6 +125,11 @@ class Supervisor:
     def returncode(self) -> int | None:
         """Of the latest child, once it has ended; negative: the signal that ended it."""
         return None if self._process is None else self._process.returncode
+
+    @property
+    def seen(self) -> frozenset[int]:
+        """The pids of all who ever were of the latest child's tree, its own included."""
+        return frozenset(self._seen)
 
     @property
     def descendants(self) -> list[psutil.Process]:
@@ -141,6 +156,7 @@ class Supervisor:
             os.close(descriptor)
         self._asked = False
         self._seen = {}
+        self.vital = []
         self.started_at = time.monotonic()
         self._look()
         self._watch = asyncio.create_task(self._follow(self._process), name=f"{self.name} watch")
@@ -187,6 +203,9 @@ class Supervisor:
         """Look at the tree until the child has ended and, if nobody asked for it, tell."""
         next_look = 0.0
         while process.poll() is None:
+            if not self._asked and (gone := next((one for one in self.vital if not lives(one)), None)) is not None:
+                self.vital = []
+                self._on_lost(gone)
             if time.monotonic() >= next_look:
                 self._look()
                 young = time.monotonic() - (self.started_at or 0.0) < YOUNG_S

@@ -8,6 +8,7 @@ from console import format as fmt
 from console import raster
 from console.history import CELL_S
 from console.ink import Line, Span, fit, frame, line
+from console.panels.beat import beat_style
 from console.view import View, figure
 from server.telemetry.snapshot import Engine
 
@@ -136,7 +137,9 @@ def _facts(engine: Engine, room: int) -> list[Line]:
     ]
     beat = fmt.known(engine.heartbeat_age_s)
     if beat is not None and beat > fmt.STALE_AFTER_S:
-        rows.insert(0, line(Span(f"no step for {fmt.span(beat)}", "bad"), Span(" though requests run", "label")))
+        rows.insert(
+            0, line(Span(f"no step for {fmt.span(beat)}", beat_style(beat)), Span(" though requests run", "label"))
+        )
     return rows
 
 

@@ -7,6 +7,7 @@ import shlex
 from console import format as fmt
 from console.ink import Line, Span, beside, cut, fit, frame, line, wrap
 from console.panels.anatomy import anatomy, felt, kinds_line, kinds_table, total
+from console.panels.beat import beat_style
 from console.panels.queue import queue_panel
 from console.panels.start import coldness, left_s
 from console.view import View, figure
@@ -107,11 +108,7 @@ def _facts(engine: Engine, queue: Queue, room: int, *, policy: bool) -> list[Lin
         engine.healthy
     ]
     beat = fmt.known(engine.heartbeat_age_s)
-    alive = (
-        ("nothing runs", "label")
-        if beat is None
-        else (f"last step {fmt.seconds(beat)} ago", "good" if beat <= fmt.STALE_AFTER_S else "bad")
-    )
+    alive = ("nothing runs", "label") if beat is None else (f"last step {fmt.seconds(beat)} ago", beat_style(beat))
     times = {
         "in-band": "exact, in the engine's own replies",
         "otlp": "exact, from the engine's traces",

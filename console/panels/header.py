@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from console import format as fmt
 from console.ink import Line, Span, between, fit, line, pick, width
+from console.panels.beat import no_step
 from console.panels.letters import tall
 from console.view import View
 from server.telemetry.snapshot import Snapshot
@@ -26,6 +27,8 @@ def header(view: View, cells: int, rows: int) -> list[Line]:
     word = snapshot.verdict.word if snapshot else ""
     shown = "LOST" if view.link == "lost" else word
     badge = "badge-warn" if view.link == "lost" else BADGES.get(word, "badge-calm")
+    if no_step(snapshot) and badge in {"badge-good", "badge-calm"}:
+        badge = "badge-warn"
     if rows < 3 or cells < 70:
         right = line(Span(f" {shown} ", badge)) if shown else ()
         left = line(" ") + (_model(snapshot, brand=False) if snapshot else line(Span("spark-serve", "brand")))
@@ -106,6 +109,8 @@ def reason(view: View) -> Line:
         return line(Span("waiting for the first figures", "label"))
     verdict = snapshot.verdict
     parts: Line = line(Span(fmt.sanitize(verdict.reason) or _plain_reason(snapshot), "text"))
+    if late := no_step(snapshot):
+        parts = line(Span(late, "warn", "/health may be green all the same"), "   ") + parts
     if verdict.since_s >= 1:
         parts += line(Span(f"   for {fmt.span(verdict.since_s)}", "label"))
     return parts

@@ -38,8 +38,8 @@ def start_panel(view: View, cells: int, rows: int) -> list[Line]:
     sentence = fmt.sanitize(engine.error) or _SENTENCES.get(engine.phase, "")
     if sentence:
         body += [*wrap(sentence, inner, "text"), ()]
-    if engine.phase == "down" and not engine.attached:
-        body += [line(Span(" c ", "key"), Span(" starts it again", "label")), ()]
+    if engine.phase in {"down", "failed"} and not engine.attached:
+        body += [_again(engine), ()]
     heading = line(Span(title, style))
     if engine.phase in {"preparing", "starting", "stopping"}:
         heading += line(Span(f"  {fmt.sanitize(engine.start.kind)}", "label"))
@@ -49,6 +49,14 @@ def start_panel(view: View, cells: int, rows: int) -> list[Line]:
     if engine.start.stages or engine.phase == "starting":
         body += anatomy(engine.start, inner, max(3, rows - 2 - len(body)))
     return frame(heading, body[: rows - 2], cells, rows)
+
+
+def _again(engine: Engine) -> Line:
+    """How it comes back."""
+    if engine.again_in_s is None:
+        return line(Span(" c ", "key"), Span(" starts it again", "label"))
+    soon = line(Span("starts again by itself in ", "label"), Span(fmt.seconds(engine.again_in_s), "bright"))
+    return soon + line(Span("; ", "label"), Span(" c ", "key"), Span(" does it at once", "label"))
 
 
 def left_s(start: ColdStart) -> float | None:

@@ -62,6 +62,9 @@ KINDS: dict[KindName, Kind] = {
 FIRST = Kind("process", "first start", "nothing on purpose", "whatever this machine still had warm")
 """Bringing the stack up: nobody knows what was warm."""
 
+AGAIN = Kind("process", "after a crash", KINDS["process"].clears, KINDS["process"].keeps)
+"""Started again by the stack, new processes as under process-cold. A label of its own: its wait is no stage of a restart."""
+
 
 # compile-cold
 

@@ -16,6 +16,7 @@ from server.telemetry.snapshot import StartStage
 PREPARATION = "preparation"
 STOP = "old engine leaves"
 CLEAR = "clearing"
+PAUSE = "pause after a crash"
 IMPORTS = "spawn and imports"
 INSPECTION = "model inspection"
 ENGINE_SPAWN = "engine spawn"
@@ -82,7 +83,7 @@ _MARKS = (
 WITHIN_S = {GRAPHS: 0.5}
 """How far the engine's own figure may be from what it measured: vLLM tells this one in whole seconds."""
 _PLACES = {mark.name: place for place, mark in enumerate(_MARKS)}
-ORDER = (PREPARATION, STOP, CLEAR, *_PLACES, FIRST_TOKEN)
+ORDER = (PREPARATION, STOP, CLEAR, PAUSE, *_PLACES, FIRST_TOKEN)
 """Every stage there can be, in order."""
 _ONLY_COMPILED = {COMPILE, GRAPHS}
 _EAGER = re.compile(r"Enforce eager set|enforce_eager=True|'enforce_eager': True")

@@ -16,9 +16,9 @@ import msgspec
 import psutil
 
 from server.config import EngineKnobs, Paths, StackSettings
-from server.engine import cold
-from server.engine.cold import FIRST, KINDS, KindName
-from server.engine.coldstart import CLEAR, PREPARATION, STOP, ColdStartLog
+from server.engine import cold, gpu_memory
+from server.engine.cold import AGAIN, FIRST, KINDS, KindName
+from server.engine.coldstart import CLEAR, PAUSE, PREPARATION, STOP, ColdStartLog
 from server.engine.device import Machine, find_machine
 from server.engine.discover import Found, base_url, probe
 from server.engine.environment import EngineEnvironment, find_environment
@@ -26,6 +26,8 @@ from server.engine.errors import EngineError, EngineMissingError
 from server.engine.launch import LaunchPlan, plan
 from server.engine.logfile import LogFollower
 from server.engine.models import Model, prepare, save_shape, weights_folder
+from server.engine.processes import API_SERVER, ENGINE_CORE, OTHER, WORKER, role_of, roles
+from server.engine.recovery import TRIES, Death, Next, Row, after
 from server.engine.start import Start
 from server.engine.starts import Starts
 from server.supervisor import GRACE_S, Supervisor, port_in_use
@@ -41,6 +43,10 @@ POLL_S = 0.2
 LOG_POLL_S = 0.1
 """How late a stage's end can be stamped; reading the log waits for nothing else."""
 STARTING_GRACE_S = 5.0
+CRASH_GRACE_S = 1.0
+"""For what a crash left: nobody waits for a reply of it any more."""
+PORT_FREE_S = 5.0
+MEMORY_BACK_S = 10.0
 CPU_NICE = 5
 LOG_IDLE_S = 1.0
 HEAR_OUT_S = 3.0
@@ -89,8 +95,13 @@ class Lifecycle(Protocol):
         ...
 
     @property
+    def comes_back(self) -> bool:
+        """It is down, and will be started again without anybody asking."""
+        ...
+
+    @property
     def pids(self) -> dict[str, int]:
-        """Processes of ours."""
+        """Living processes of ours, by what they are; the first is the root of the others."""
         ...
 
     @property
@@ -157,6 +168,10 @@ class AttachedEngine:
     @property
     def no_gpu(self) -> str:
         return "" if urlsplit(self.url).hostname in LOOPBACK else "the engine may be on another machine"
+
+    @property
+    def comes_back(self) -> bool:
+        return False
 
     @property
     def pids(self) -> dict[str, int]:
@@ -228,10 +243,19 @@ class OwnEngine:
         self._model: Model | None = None
         self._plan: LaunchPlan | None = None
         self._log = paths.logs / "engine.log"
-        self._child = Supervisor("engine", self._log, self._died)
+        self._child = Supervisor("engine", self._log, self._died, self._lost)
         self._start = Start(FIRST, time.monotonic())
         self._follower = LogFollower(self._log, from_end=True)
         self._following: asyncio.Task[None] | None = None
+        self._variables: Mapping[str, str] = {}
+        """Of the latest start."""
+        self._roles: dict[int, str] = {}
+        self._memory: list[gpu_memory.DeviceMemory] = []
+        """Before the latest start."""
+        self._ready_at: float | None = None
+        self._deaths = Row()
+        self._again_at: float | None = None
+        self._recovery: asyncio.Task[None] | None = None
 
     # what the stack asks
 
@@ -267,8 +291,25 @@ class OwnEngine:
         return "the engine runs on the CPU" if on_cpu and has_gpu else ""
 
     @property
+    def comes_back(self) -> bool:
+        return self._again_at is not None
+
+    @property
     def pids(self) -> dict[str, int]:
-        return {"engine": self._child.pid} if self._child.pid is not None else {}
+        """`engine`, and what it begot: `engine core`, `engine worker`, .. numbered where there are several."""
+        found = {"engine": self._child.pid} if self._child.pid is not None else {}
+        for process in self._child.descendants:
+            name = f"engine {self._role(process)}"
+            number = sum(one == name or one.startswith(f"{name} ") for one in found)
+            found[f"{name} {number + 1}" if number else name] = process.pid
+        return found
+
+    def _role(self, process: psutil.Process) -> str:
+        role = self._roles.get(process.pid, OTHER)
+        if role == OTHER:  # or not told yet: a child has its parent's command line at first
+            with contextlib.suppress(psutil.Error):
+                role = self._roles[process.pid] = role_of(process.cmdline(), process.ppid() == self._child.pid)
+        return _NAMES[role]
 
     @property
     def measured_pid(self) -> int | None:
@@ -280,6 +321,7 @@ class OwnEngine:
         return Engine(
             phase=self.phase,
             error=self._error,
+            again_in_s=None if self._again_at is None else max(0.0, self._again_at - now),
             model=model.display if model is not None else self._settings.model,
             model_kind=model.kind if model is not None else "",
             version=self._environment.vllm_version if self._environment is not None else "",
@@ -303,6 +345,7 @@ class OwnEngine:
 
     def fail(self, why: str) -> None:
         self._start.ended = time.monotonic()
+        self._again_at = None
         self._to("failed", why)
 
     def tune(self, knobs: EngineKnobs) -> None:
@@ -318,6 +361,7 @@ class OwnEngine:
 
     async def start(self) -> None:
         """Make what is needed and start. Failures end in the phase `failed` or `no_engine`, not in an exception."""
+        await self._let_be()
         self._start = Start(FIRST, time.monotonic())
         self._start.lead(PREPARATION, self._start.began)
         self._to("preparing")
@@ -357,6 +401,7 @@ class OwnEngine:
             self._start.note = ""
             self._changed(f"no disk-cold restart: {error}")
             return
+        await self._let_be()
         self._unfollow()
         self._start = Start(KINDS[kind], time.monotonic())
         self._start.lead(STOP, self._start.began)
@@ -374,6 +419,7 @@ class OwnEngine:
     async def stop(self) -> None:
         """End the whole tree; returns when it is verified gone. One that still starts can lose SIGTERM: it gets less time."""
         grace_s = GRACE_S if self.phase == "ready" else STARTING_GRACE_S
+        await self._let_be()
         self._to("stopping")
         await self._child.stop(grace_s)
         self._unfollow()
@@ -396,37 +442,58 @@ class OwnEngine:
             self._start.note = cold.evict(weights).text
         return {}
 
-    async def _launch(self, plan: LaunchPlan, variables: Mapping[str, str]) -> None:
-        holder = port_in_use(self._settings.engine_host, self._settings.engine_port)
-        if holder is not None:
-            by = f" by {holder}" if holder else ""
-            raise EngineError(f"Port {self._settings.engine_port} is in use{by}; free it or choose --engine-port.")
+    async def _launch(self, plan: LaunchPlan, variables: Mapping[str, str], port_within_s: float = 0.0) -> None:
+        await self._free_port(port_within_s)
         self._unfollow()
         self._start.compare(self._earlier(plan))
         self._follower = LogFollower(self._log, from_end=True)
+        self._roles, self._ready_at, self._variables = {}, None, variables
+        if plan.device == "cuda":
+            self._memory = await asyncio.to_thread(gpu_memory.read)
         log = self._start.spawned(time.monotonic())
         await self._child.start(plan.argv, {**plan.env, **variables})
         if plan.device == "cpu" and self._child.pid is not None:
             # Its engine core spins on a core of its own: the instruments must not wait for it. Its children inherit this.
             with contextlib.suppress(psutil.Error):
                 psutil.Process(self._child.pid).nice(CPU_NICE)
+        self._again_at = None
         self._to("starting")
         self._following = asyncio.create_task(self._follow(self._start, log), name="engine log")
         async with httpx.AsyncClient(trust_env=False, timeout=2.0) as http:
             ready = await self._child.wait_ready(lambda: self._answers(http), READY_TIMEOUT_S, POLL_S)
         for _ in range(round(HEAR_OUT_S / LOG_POLL_S)):  # /health can be quicker than the log's last line
-            if not ready or log.finished:
+            if not ready or log.finished or self._child.pid is None:
                 break
             await asyncio.sleep(LOG_POLL_S)
-        if ready and self._child.pid is not None:
-            now = self._start.ended = time.monotonic()
+        if self._child.pid is None:
+            self._crashed(Death(self._child.returncode))
+        elif ready:
+            self._child.vital = self._indispensable(self._child.pid)
+            now = self._ready_at = self._start.ended = time.monotonic()
             self._start.keep(now)
             self._to("ready", f"engine ready after {now - self._start.began:.0f} s ({self._start.kind.label})")
-            return
-        gone = self._child.pid is None
-        self._unfollow()
-        await self._child.stop()
-        self.fail(log.failure().text if gone else f"The engine was not ready after {READY_TIMEOUT_S / 60:.0f} minutes.")
+        else:
+            self._unfollow()
+            await self._child.stop()
+            self.fail(f"The engine was not ready after {READY_TIMEOUT_S / 60:.0f} minutes.")
+
+    async def _free_port(self, within_s: float) -> None:
+        """Return once the engine's port is free. Raises EngineError, with who holds it, if it is not within so long."""
+        deadline = time.monotonic() + within_s
+        while (holder := port_in_use(self._settings.engine_host, self._settings.engine_port)) is not None:
+            if time.monotonic() >= deadline:
+                by = f" by {holder}" if holder else ""
+                raise EngineError(f"Port {self._settings.engine_port} is in use{by}; free it or choose --engine-port.")
+            await asyncio.sleep(POLL_S)
+
+    @staticmethod
+    def _indispensable(pid: int) -> list[psutil.Process]:
+        found = roles(pid)
+        vital = []
+        for one in (*found.get(ENGINE_CORE, ()), *found.get(WORKER, ())):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                vital.append(psutil.Process(one))
+        return vital
 
     async def _follow(self, start: Start, log: ColdStartLog) -> None:
         """Take the log's lines as they come, for as long as the process lives."""
@@ -452,14 +519,90 @@ class OwnEngine:
         except httpx.HTTPError:
             return False
 
+    # its end
+
     def _died(self, code: int) -> None:
-        """Nobody asked for it: a crash, whatever the code. While it starts, `_launch` tells the reason."""
-        if self.phase != "ready":
-            return
-        self._unfollow()
+        """Nobody asked for it: a crash, whatever the code. While it starts, `_launch` sees it."""
+        if self.phase == "ready":
+            self._crashed(Death(code, self._served_s))
+
+    def _lost(self, process: psutil.Process) -> None:
+        """Its server answers still, perhaps for long, and nothing will come of it."""
+        if self.phase == "ready":
+            self._crashed(Death(None, self._served_s), f"its {self._role(process)} ({process.pid}) is gone")
+
+    @property
+    def _served_s(self) -> float | None:
+        return None if self._ready_at is None else time.monotonic() - self._ready_at
+
+    def _crashed(self, death: Death, what: str = "") -> None:
+        """Say so at once; the rest takes its time."""
+        now = time.monotonic()
+        decided = after(self._deaths, death)
+        if not self._settings.restart:
+            decided = Next(None, Row())
+        self._deaths = Row() if decided.after_s is None else decided.row
+        self._again_at = None if decided.after_s is None else now + decided.after_s
+        self._start.ended = now
+        self._hear(self._start)
+        fatal = decided.after_s is None and death.served_s is None
+        told = what or death.in_words
+        self._to("failed" if fatal else "down", self._epitaph(death, told, decided))
+        self._recovery = asyncio.create_task(self._come_back(death, told, decided, now), name="engine recovery")
+
+    def _epitaph(self, death: Death, told: str, decided: Next) -> str:
+        """The real error first where that is all there is; else what becomes of it."""
         failure = self._start.log.failure() if self._start.log is not None else None
-        said = failure.text if failure is not None and failure.said else "`spark-serve logs` tells more."
-        self._to("down", f"The engine ended by itself (exit code {code}); c restarts it. {said}")
+        said = failure.text if failure is not None and (failure.said or death.served_s is None) else ""
+        if death.served_s is None and decided.after_s is None:
+            tries = f" It ended so {TRIES} times." if decided.row.unready >= TRIES else ""
+            return f"{said or f'The engine ended before it was ready ({told}).'}{tries}"
+        when = "by itself" if death.served_s is not None else "before it was ready"
+        then = decided.in_words or "it is left as it is (--no-restart)"
+        return f"The engine ended {when} ({told}); {then}. {said or '`spark-serve logs` tells more.'}"
+
+    async def _come_back(self, death: Death, told: str, decided: Next, died: float) -> None:
+        """Clear away what is left of it, then start it again if that was decided."""
+        try:
+            if self._settings.restart or death.served_s is None:
+                await self._clear_away()
+            self._unfollow()
+            self._error = self._epitaph(death, told, decided)
+            if decided.after_s is None or self._plan is None:
+                return
+            cleared = time.monotonic()
+            await asyncio.sleep(died + decided.after_s - cleared)
+            self._start = Start(AGAIN, died)
+            self._start.lead(STOP, died)
+            self._start.lead(PAUSE, cleared)
+            await self._launch(self._plan, self._variables, PORT_FREE_S)
+        except (EngineError, OSError) as error:
+            self.fail(str(error))
+
+    async def _clear_away(self) -> None:
+        """Its tree verified gone and its GPU memory returned, or said who holds it. Raises SupervisorError."""
+        dead = self._child.seen
+        await self._child.stop(CRASH_GRACE_S)
+        if self._plan is None or self._plan.device != "cuda":
+            return
+        began = time.monotonic()
+        while True:
+            now = await asyncio.to_thread(gpu_memory.read)
+            still, took_s = gpu_memory.unreturned(now, self._memory, dead), time.monotonic() - began
+            if not still or took_s >= MEMORY_BACK_S:
+                break
+            await asyncio.sleep(POLL_S)
+        if still:
+            self._changed(f"GPU memory is not returned after {took_s:.0f} s: {still}")
+        elif used := gpu_memory.in_words(now):
+            self._changed(f"GPU memory is returned after {took_s:.1f} s: {used}")
+
+    async def _let_be(self) -> None:
+        """No start of its own accord from here on, and a person's begins a new row of deaths."""
+        self._deaths, self._again_at = Row(), None
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.wait({self._recovery})
 
     def _to(self, phase: Phase, error: str = "") -> None:
         event = error
@@ -476,6 +619,9 @@ class OwnEngine:
     def _note_saving(self, text: str) -> None:
         """The engine serves on meanwhile."""
         self._start.note = text
+
+
+_NAMES = {API_SERVER: "API server", ENGINE_CORE: "core", WORKER: "worker", OTHER: "helper"}
 
 
 def _configured(value: int | None) -> Value:

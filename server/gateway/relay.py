@@ -18,6 +18,7 @@ What never becomes a request has no record, only a reason: `unknown_host` (421),
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import logging
@@ -30,7 +31,7 @@ from server.gateway.access import COMPLETION_ROUTES, Access, allow
 from server.gateway.admission import Admission, Decision, Expire, Reject
 from server.gateway.client import STALL_S, Client, ClientLeftError, ClientStalledError
 from server.gateway.clock import StageClock
-from server.gateway.exchange import Exchange
+from server.gateway.exchange import EngineConnection, Exchange
 from server.gateway.inbound import (
     Asked,
     BadBodyError,
@@ -73,6 +74,8 @@ from server.gateway.tokens import TokenEstimate
 from server.gateway.upstream import Upstream
 
 MODELS_TIMEOUT_S = 10.0
+NOTICE_S = 1.0
+"""How long the stack may take to tell that the engine is gone, once nobody listens there."""
 
 _KEEP_ALIVE = b": queued\n\n"
 _EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
@@ -111,6 +114,8 @@ class Gateway:
         self._stopping = False
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = 0.0
+        self._told = asyncio.Event()
+        """Set with the next command, and another one then."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         accepted = time.monotonic()
@@ -145,6 +150,8 @@ class Gateway:
             if command.url is not None:
                 self._upstream.point_at(command.url)
             decisions = self.admission.set_engine(command.state, now, hold=command.hold)
+        told, self._told = self._told, asyncio.Event()
+        told.set()
         self._carry_out(decisions)
 
     def queue(self) -> QueueRecord:
@@ -309,7 +316,7 @@ class Gateway:
         """Until the response's headers. A used connection that breaks before any byte is replaced once. Raises RefusedError."""
         for fresh in (False, True):
             try:
-                connection, reused = await self._upstream.lease(fresh=fresh)
+                connection, reused = await self._lease(fresh, clock)
                 stamp = exchange.begin(connection, reused, method, target, sent, body)
             except (OSError, TimeoutError) as error:
                 _log.warning("the engine cannot be reached: %s", error or "no answer")
@@ -324,6 +331,29 @@ class Gateway:
                 break
         if exchange.status is None:
             raise RefusedError(Refusal(502, "upstream_error", f"The engine broke off: {exchange.cut}."))
+
+    async def _lease(self, fresh: bool, clock: StageClock | None) -> tuple[EngineConnection, bool]:
+        """A connection. Who was admitted to an engine that had just died waits for it in its slot, as the others do in the
+        line, which would else run empty into the dead engine. Raises OSError or TimeoutError."""
+        while True:
+            try:
+                return await self._upstream.lease(fresh=fresh)
+            except ConnectionRefusedError:
+                if clock is None or not await self._comes_back():
+                    raise
+                clock.admitted = time.monotonic()
+
+    async def _comes_back(self) -> bool:
+        """True once the engine is ready again; False when nobody says within `NOTICE_S` that it is away, or it is not held
+        for any more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(NOTICE_S):
+                while self.admission.engine == "ready" and self.admission.holds:
+                    await self._told.wait()
+        away = self.admission.engine != "ready"
+        while self.admission.engine != "ready" and self.admission.holds:
+            await self._told.wait()
+        return away and self.admission.engine == "ready"
 
     # What does not queue
 

@@ -58,6 +58,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     engine: Engine
     """Phase, error, model, version, device, url, pid, argv, limits, start; its readings are left to the collector.
     `stage_times` is what the launch asked for and stands until requests show what is really had."""
+    gateway_fault: str = ""
+    """Why its process does not run; empty while it does."""
     gateway_url: str = ""
     policy: str = "fifo"
     in_flight_note: str = ""
@@ -215,6 +217,7 @@ class Collector:
                 attached=engine.attached,
                 silent_s=min(self._silent_s("engine", now), self._silent_s("health", now)),
                 gateway_silent_s=self._silent_s("gateway", now),
+                gateway_fault=facts.gateway_fault,
                 bypassed=bypassed,
                 src="load" if load_runs else "gateway",
             ),

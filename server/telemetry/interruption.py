@@ -36,6 +36,10 @@ class Interruption:
         self._intervals: dict[int, IntervalRecord] = {}
         self._most_missed = 0
 
+    @property
+    def over(self) -> bool:
+        return self._ended is not None
+
     def end(self, now: float) -> None:
         """The engine is back. Who waited until now still counts when the answer has come."""
         if self._ended is None:

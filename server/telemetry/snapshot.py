@@ -124,6 +124,8 @@ class Engine(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     phase: Phase = "down"
     error: str = ""
     """One sentence on why it is down or failed, and what to do."""
+    again_in_s: float | None = None
+    """Seconds until it is started again without anybody asking; None where it is not."""
     model: str = ""
     """Display name, e.g. `SmolLM2-135M-Instruct` or `qwen3-8b`."""
     model_kind: Literal["hub", "embedded", "shape", "folder", "attached", ""] = ""

@@ -12,6 +12,8 @@ from server.telemetry.snapshot import Phase, Source, Value, Verdict, VerdictWord
 WINDOW_S = 30.0
 NEEDS = 20
 HOLD_S = 10.0
+NO_STEP_S = 10.0
+"""Requests run and the engine has made no step for so long: no verdict yet, but a thing to show."""
 STALLED_S = 60.0
 SILENT_S = 5.0
 GOOD_SHARE = 0.95
@@ -41,6 +43,8 @@ class Evidence:
     silent_s: float = 0.0
     """Seconds since the engine last answered anything at all."""
     gateway_silent_s: float = 0.0
+    gateway_fault: str = ""
+    """Why the gateway's process does not run; empty while it does."""
     bypassed: bool = False
     """The engine works, and nothing of it passes our gateway: nobody tells us how its requests end."""
     src: Source = "load"
@@ -91,6 +95,8 @@ def _due(evidence: Evidence) -> tuple[VerdictWord, str]:
     if evidence.phase != "ready":
         phases = {"no_engine": "no engine is installed", "stopping": "the engine is stopping"}
         return "DOWN", evidence.error or phases.get(evidence.phase, "the engine is down")
+    if evidence.gateway_fault:
+        return "DOWN", f"the {evidence.gateway_fault}"
     if evidence.silent_s >= SILENT_S:
         word: VerdictWord = "DOWN" if evidence.attached else "STALLED"
         return word, f"the engine has answered neither /health nor /metrics for {evidence.silent_s:.0f} s"

@@ -485,13 +485,33 @@ DOWN = change(
     events=[BURST, Event(AT - 6, WALL - 6, "died", "engine died", "x")],
 )
 
-STALLED = change(
-    LOADED,
+CRASHED = change(
+    DOWN,
     verdict=Verdict(
-        "STALLED", "the engine answers /health, but has made no step for 14 s with 62 requests running", 11
+        "DOWN", "The engine ended by itself (killed by SIGKILL); starting it again in 2 s, death 2 in a row.", 1
     ),
     engine={
+        "error": "The engine ended by itself (killed by SIGKILL); starting it again in 2 s, death 2 in a row. "
+        "`spark-serve logs` tells more.",
+        "again_in_s": 1.4,
+    },
+)
+
+NO_STEP = change(
+    LOADED,
+    engine={
         "heartbeat_age_s": 14.0,
+        "steps_per_s": V(0, src="engine"),
+        "generation_tokens_per_s": V(0, src="engine"),
+        "tokens_per_step": V(None, why="no step"),
+    },
+)
+
+STALLED = change(
+    LOADED,
+    verdict=Verdict("STALLED", "62 running, and no step for 74 s", 14),
+    engine={
+        "heartbeat_age_s": 74.0,
         "steps_per_s": V(0, src="engine"),
         "generation_tokens_per_s": V(0, src="engine"),
         "tokens_per_step": V(None, why="no step"),

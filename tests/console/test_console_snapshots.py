@@ -77,6 +77,15 @@ def test_engine_down(snap_compare: Compare) -> None:
     assert look(snap_compare, samples.DOWN, WIDE)
 
 
+def test_engine_crashed_and_comes_back(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.CRASHED, OLD)
+
+
+@pytest.mark.parametrize("size", [WIDE, OLD], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_no_step_for_a_while(snap_compare: Compare, size: tuple[int, int]) -> None:
+    assert look(snap_compare, samples.NO_STEP, size)
+
+
 def test_engine_stalled(snap_compare: Compare) -> None:
     assert look(snap_compare, samples.STALLED, WIDE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from gateway_fakes import (
     ROLE,
@@ -154,6 +155,49 @@ async def test_requests_wait_while_the_engine_starts_and_then_go_in_order() -> N
         await asyncio.gather(*tasks)
         assert gate.came == ["r0", "r1", "r2"]
         assert [record.outcome for record in run.records] == ["completed"] * 3
+
+
+async def test_who_was_admitted_to_an_engine_that_is_just_dead_waits_for_it_and_the_line_stays() -> None:
+    """Nobody has told the gateway yet: it must not empty its line into an address where nobody listens."""
+    gate = Gate()
+    async with FakeEngine() as gone:
+        dead = gone.url
+    async with FakeEngine(gate) as engine, running(dead, max_in_flight=2) as run:
+        tasks = await waiting_in_order(run, ["r0", "r1", "r2", "r3"])
+        run.gateway.command(SetEngine(state="down"))
+        run.gateway.command(SetEngine(state="starting"))
+        assert await chat_ends_in(run, 0.1) == []
+        assert (in_flight(run), queued(run)) == (2, 2)
+        run.gateway.command(SetEngine(state="ready", url=engine.url))
+        gate.open_all()
+        await asyncio.gather(*tasks)
+        assert [record.outcome for record in run.records] == ["completed"] * 4
+        first = await run.record("r0")
+        assert first.admitted is not None
+        assert first.queued is not None
+        assert first.admitted - first.queued >= 0.1, "it waited as those in the line did"
+
+
+async def test_who_waits_for_a_dead_engine_in_a_slot_is_told_when_it_is_given_up() -> None:
+    async with FakeEngine() as gone:
+        dead = gone.url
+    async with running(dead, max_in_flight=1) as run:
+        tasks = await waiting_in_order(run, ["r0", "r1"])
+        run.gateway.command(SetEngine(state="starting"))
+        run.gateway.command(SetEngine(state="down", hold=False))
+        replies = await asyncio.gather(*tasks)
+        assert [reply.headers["x-spark-reason"] for reply in replies] == ["engine_down"] * 2  # type: ignore[attr-defined]
+        assert (await run.record("r0")).outcome == "failed"
+        assert (await run.record("r1")).outcome == "rejected"
+        assert in_flight(run) == 0
+
+
+async def chat_ends_in(run: Running, seconds: float) -> list[str]:
+    """Who is through within so long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await until(lambda: run.records)
+    return [record.request_id for record in run.records]
 
 
 async def test_without_hold_who_waits_and_who_comes_is_told() -> None:

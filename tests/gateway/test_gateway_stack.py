@@ -44,6 +44,7 @@ class TunedEngine:
     phase = "ready"
     attached = False
     max_num_seqs = 8
+    comes_back = False
 
     def __init__(self) -> None:
         self.knobs: list[EngineKnobs] = []

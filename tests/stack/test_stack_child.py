@@ -101,8 +101,8 @@ async def test_one_that_dies_is_started_again_with_new_arguments_until_it_is_eno
     await kept.start()
     await until(lambda: len(ends) == DEATHS)
     assert heard.lines == [b"0\n", b"1\n", b"2\n"]
-    assert "code 7: starting it again" in ends[0]
-    assert "left alone" in ends[-1]
+    assert "(exit code 7): starting it again" in ends[0]
+    assert ends[-1] == kept.fault == "frail ended (exit code 7), the 3rd time in a minute: it is left alone"
     assert not kept.send(Burst(1))
     await kept.stop(5)
 
@@ -120,4 +120,17 @@ async def test_one_that_was_told_to_go_stays_away(tmp_path: Path) -> None:
     assert kept.send(Burst(3))
     await asyncio.wait_for(heard.first.wait(), 10)
     await kept.stop(5)
-    assert (ends, kept.pid) == ([], None)
+    assert (ends, kept.pid, kept.fault) == ([], None, "")
+
+
+async def test_one_that_cannot_even_be_started_again_says_so(tmp_path: Path) -> None:
+    ends: list[str] = []
+    argv = iter([[sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], ["/no/such/program"]])
+    kept = KeptChild("frail", lambda: next(argv), log=tmp_path / "log", on_line=lambda _: None, on_ended=ends.append)
+    await kept.start()
+    await until(lambda: len(ends) == 2)
+    assert ends == [
+        "frail ended (killed by SIGKILL): starting it again",
+        "frail cannot be started (No such file or directory): it is left alone",
+    ]
+    await kept.stop(5)

@@ -201,3 +201,9 @@ def test_a_foreign_client_who_asks_for_nonsense_breaks_nothing() -> None:
     )
     assert judge_gateway(wrong, CHAT) == "excluded"
     assert judge_gateway(msgspec.structs.replace(wrong, status=429), CHAT) == "miss"
+
+
+def test_a_gateway_that_does_not_run_is_down_at_once_with_its_reason() -> None:
+    said = "gateway ended (killed by SIGKILL): starting it again"
+    found, _ = verdict(Evidence(now=1.0, phase="ready", running=8.0, gateway_fault=said), Held("GOOD"))
+    assert (found.word, found.reason) == ("DOWN", f"the {said}")
