@@ -18,11 +18,11 @@ from pathlib import Path
 
 import psutil
 import pynvml
-from server.engine.processes import API_SERVER, ENGINE_CORE, WORKER, roles
 
 from server import commands
 from server.client import StackClient, StackError
 from server.config import default_paths
+from server.engine.processes import API_SERVER, ENGINE_CORE, WORKER, roles
 from server.supervisor import lives
 from server.telemetry.snapshot import Snapshot
 from tests.faults.ledger import Row, Tally, people, table
@@ -31,6 +31,13 @@ from tests.faults.terminal import Terminal
 STREAMS = 16
 STOPPED_S = 70.0
 BOUND_S = 600.0
+
+# What the screen says; the verdict itself is drawn in large letters.
+LIVE = r"live  \d\d:\d\d"
+ENDED = r"(?m)^ +The engine ended by itself"
+AMBER = r"no step for \d+"
+STALLED = r"running, and no step for \d+"
+LOST = r"lost .* ago"
 
 
 def gpu_mib() -> float | None:
@@ -70,7 +77,7 @@ class Drill:
         self._up()
         self.console = Terminal()
         try:
-            self.console.until("GOOD|BENDING|BROKEN|UNKNOWN", 60)
+            self.console.until(LIVE, 60)
             for name, step in self._steps().items():
                 if only in name:
                     step()
@@ -94,14 +101,14 @@ class Drill:
     # the steps
 
     def _kill(self, role: str) -> None:
-        before, account = self._loaded(), people(self.client.snapshot())
+        before, account = self._loaded()
         doomed = [psutil.Process(pid) for pids in roles(before.engine.pid or 0).values() for pid in pids]
         used = gpu_mib()
         victim = roles(before.engine.pid or 0)[role][0]
         at = time.monotonic()
         os.kill(victim, signal.SIGKILL)
-        self.console.until(r"\bDOWN\b|\bSTARTING\b", 60)
-        seen_s, word = time.monotonic() - at, self._word(r"ended|DOWN|STARTING")
+        self.console.until(ENDED, 60)
+        seen_s, word = time.monotonic() - at, self._word(ENDED)
         self._wait("its tree is gone", lambda: not any(lives(process) for process in doomed), at)
         gone_s = time.monotonic() - at
         freed = gpu_mib()
@@ -117,17 +124,17 @@ class Drill:
         )
 
     def _stop_core(self) -> None:
-        before, account = self._loaded(), people(self.client.snapshot())
+        before, account = self._loaded()
         found = roles(before.engine.pid or 0)
         frozen = (found.get(ENGINE_CORE) or found[API_SERVER])[0]
         used = gpu_mib()
         at = time.monotonic()
         os.kill(frozen, signal.SIGSTOP)
         try:
-            self.console.until(r"no step|STALLED", 40)
-            amber_s, amber = time.monotonic() - at, self._word("no step|STALLED")
-            self.console.until(r"\bSTALLED\b", 90)
-            stalled_s, word = time.monotonic() - at, self._word("STALLED")
+            self.console.until(AMBER, 40)
+            amber_s, amber = time.monotonic() - at, self._word(AMBER)
+            self.console.until(STALLED, 90)
+            stalled_s, word = time.monotonic() - at, self._word(STALLED)
             while time.monotonic() < at + STOPPED_S:
                 self.console.read(0.2)
         finally:
@@ -141,13 +148,13 @@ class Drill:
         )
 
     def _kill_console(self) -> None:
-        before, account = self._loaded(), people(self.client.snapshot())
+        before, account = self._loaded()
         used = gpu_mib()
         self.console.end(signal.SIGKILL)
         at = time.monotonic()
         self.console = Terminal()
-        self.console.until("GOOD|BENDING|BROKEN|UNKNOWN", 30)
-        seen_s, word = time.monotonic() - at, self._word("GOOD|BENDING|BROKEN|UNKNOWN")
+        self.console.until(LIVE, 30)
+        seen_s, word = time.monotonic() - at, self._word(LIVE)
         after = self._ready()
         left = 0 if after.engine.pid == before.engine.pid else 1
         errors = after.people.outcomes.get("error", 0) - before.people.outcomes.get("error", 0)
@@ -158,16 +165,15 @@ class Drill:
         )
 
     def _kill_stack(self) -> None:
-        before = self._loaded()
+        before, _ = self._loaded()
         ours = self._processes()
         daemon = self.client.daemon()
         assert daemon is not None
         used = gpu_mib()
         at = time.monotonic()
         daemon.kill()
-        self.console.until("no stack|stack.*(gone|not answer|ended|lost)|reconnect|STALE|stale", 60)
-        seen_s = time.monotonic() - at
-        word = self._word("no stack|stack.*(gone|not answer|ended|lost)|reconnect|STALE|stale")
+        self.console.until(LOST, 60)
+        seen_s, word = time.monotonic() - at, self._word(LOST)
         time.sleep(3)
         orphaned = gpu_mib()
         again = self.verb("up", *self.up_options)
@@ -198,13 +204,14 @@ class Drill:
     def _ready(self) -> Snapshot:
         return self._until("it serves", lambda s: s.engine.phase == "ready", time.monotonic())
 
-    def _loaded(self) -> Snapshot:
-        """The streams run."""
-        self._ready()
+    def _loaded(self) -> tuple[Snapshot, Tally]:
+        """The streams run; and the account of before."""
+        account = people(self._ready())
         self.client.send(commands.People(count=STREAMS))
-        return self._until(
+        loaded = self._until(
             "streams run", lambda s: (s.people.in_flight.v or 0) >= STREAMS // 2 and (s.engine.running.v or 0) > 0, None
         )
+        return loaded, account
 
     def _enter(self, fault: str, said: str, after_s: float, account: Tally, left: int = 0) -> None:
         self.client.send(commands.People(count=0))

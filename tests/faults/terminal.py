@@ -82,7 +82,7 @@ class Terminal:
         """The words around a match, frame and padding left out; empty without one."""
         for row in self.screen.display:
             if re.search(pattern, row):
-                return " ".join(re.sub(r"[─│┌┐└┘├┤┬┴┼╭╮╰╯▏▕]+", " ", row).split())
+                return " ".join(re.sub(r"[─│┌┐└┘├┤┬┴┼╭╮╰╯▏▕▀▄█▌▐]+", " ", row).split())
         return ""
 
     def end(self, number: int | None = signal.SIGTERM, limit_s: float = 20.0) -> int:
