@@ -14,6 +14,7 @@ from typing import Literal, Self
 import msgspec
 import psutil
 
+from console.endings import REASONS
 from loadgen.commands import LoadCommand, SetTarget, Stop
 from loadgen.profile import Profile
 from loadgen.prompts import Lengths, Mix
@@ -168,7 +169,7 @@ class Edges:
         await until(lambda: len(self.requests) >= count, f"{count} requests ending", within_s)
         await until(lambda: self.engine.in_flight == 0, "the engine being free", within_s)
 
-    async def finish(self, fault: str, said: str = "", *, unseen: int = 0) -> list[RequestRecord]:
+    async def finish(self, fault: str, *, unseen: int = 0) -> list[RequestRecord]:
         """Take all of it down and enter the row. Each request has one record here and one at the gateway, but for so many
         that the gateway may never have seen."""
         self.ask(Stop())
@@ -190,7 +191,7 @@ class Edges:
         told = [record.done for record in ours if record.reason]
         row = Row(
             fault=fault,
-            said=said or said_to(ours),
+            said=said_to(ours, theirs),
             after_s=None if self.faulted is None or not told else min(told) - self.faulted,
             requests=Tally(
                 sent=last.scheduled_total,
@@ -205,9 +206,16 @@ class Edges:
         return ours
 
 
-def said_to(requests: Sequence[RequestRecord]) -> str:
-    """What the clients were told, the most frequent first."""
-    words = Counter(record.reason or record.outcome for record in requests)
+def said_to(ours: Sequence[RequestRecord], theirs: Sequence[GatewayRecord]) -> str:
+    """What the clients were told, the most frequent first; of those who left themselves, what the screen says of them by
+    the gateway's records."""
+    left = {record.request_id for record in ours if record.outcome == "abandoned"}
+    words = Counter(record.reason or record.outcome for record in ours if record.request_id not in left)
+    words.update(
+        f"{record.outcome}: {REASONS.get(record.reason, record.reason)}" if record.reason else record.outcome
+        for record in theirs
+        if record.request_id in left
+    )
     return "; ".join(f"{count}x {word}" for word, count in words.most_common(3))
 
 
