@@ -81,6 +81,7 @@ async def test_who_stops_reading_leaves_at_last(tmp_path: Path) -> None:
     assert outcomes(edges.relayed) == {("cancelled", "client_left"): CLIENTS}
 
 
+@pytest.mark.faults
 async def test_slow_readers_get_all_of_it(tmp_path: Path) -> None:
     """2.5 KB each at 1 KB/s."""
     manners = Manners(slow=Reading(rcvbuf_bytes=4096, bytes_per_s=1024.0))
