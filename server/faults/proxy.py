@@ -179,10 +179,12 @@ class Connection:
                 self._alarm.cancel()
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            reset = self._over.done() and self._over.result()
-            for sock in self._sockets:
-                close(sock, reset=reset)
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)  # before that their sockets must not be closed
+            finally:
+                reset = self._over.done() and self._over.result()
+                for sock in self._sockets:
+                    close(sock, reset=reset)
 
     def _noted(self, task: asyncio.Task[End | None]) -> None:
         if task.cancelled():
@@ -313,10 +315,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def close(sock: socket.socket, *, reset: bool = False) -> None:
-    with contextlib.suppress(OSError):
-        if reset:
+    if reset:
+        with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        sock.close()
+    sock.close()
 
 
 def _prepare(sock: socket.socket) -> None:

@@ -28,6 +28,7 @@ class EngineConnection(Http1Connection):
     def __init__(self) -> None:
         super().__init__()
         self.exchange: Exchange | None = None
+        self.address = ("", 0)
         self._between_chunks = False
 
     def data_received(self, data: bytes) -> None:

@@ -162,7 +162,8 @@ class ClientProtocol(HttpToolsProtocol):
         self._give_up(self._refused or _NOT_HTTP)
 
     def eof_received(self) -> None:
-        # Left to itself the transport would first wait for a reader that is gone to take what is buffered.
+        # A client that closes its own direction is taken for gone, as vLLM and nginx take it: from here one that still reads
+        # looks like one that died. Left to itself the transport would first wait for it to take what is buffered.
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.abort()
 

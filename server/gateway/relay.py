@@ -248,7 +248,7 @@ class Gateway:
             passage.expire_at_deadline()
             exchange = passage.exchange = Exchange(
                 strip_usage=asked.strip_usage,
-                give_back=self._upstream.returner(),
+                give_back=self._upstream.give_back,
                 done=lambda: self._leave(passage),
             )
             if (silence_s := self.admission.policy.silence_s) is not None:
@@ -365,7 +365,7 @@ class Gateway:
 
     async def _models(self, client: Client, ids: Ids, scope: Scope) -> None:
         echo = [(b"x-request-id", ids.request_id.encode("ascii"))]
-        exchange = Exchange(give_back=self._upstream.returner())
+        exchange = Exchange(give_back=self._upstream.give_back)
         sent = upstream_headers(scope["headers"], ids, self._upstream.host_header, our_key=self._access.has_key)
         try:
             with client:

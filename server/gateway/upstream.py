@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from server.gateway.exchange import READ_BYTES, EngineConnection
@@ -51,10 +50,15 @@ class Upstream:
         return None if spare is None or spare.closed else spare
 
     async def _open(self) -> EngineConnection:
-        host, port = self._address
-        opened = await EngineConnection.open(host, port, rcvbuf=READ_BYTES // 2, timeout=CONNECT_TIMEOUT_S)
-        assert isinstance(opened, EngineConnection)  # `open` makes one of its own class
-        return opened
+        """To where the engine is once the connection is there."""
+        while True:
+            host, port = address = self._address
+            opened = await EngineConnection.open(host, port, rcvbuf=READ_BYTES // 2, timeout=CONNECT_TIMEOUT_S)
+            assert isinstance(opened, EngineConnection)  # `open` makes one of its own class
+            opened.address = address
+            if address == self._address:
+                return opened
+            opened.close()  # it moved in the meantime
 
     async def _prepare(self) -> None:
         """Open one ahead of need: opening takes longer than all else that a request does here."""
@@ -65,20 +69,16 @@ class Upstream:
         finally:
             self._preparing = None
 
-    def returner(self) -> Callable[[EngineConnection], None]:
-        """Takes a connection back after its exchange, unless the engine has moved in the meantime."""
-        address = self._address
-
-        def give_back(connection: EngineConnection) -> None:
-            if not connection.reusable:
-                return
-            self._idle = [idle for idle in self._idle if idle.reusable]
-            if address == self._address and len(self._idle) < MAX_IDLE_CONNECTIONS and not self._closed:
-                self._idle.append(connection)
-            else:
-                connection.close()
-
-        return give_back
+    def give_back(self, connection: EngineConnection) -> None:
+        """Take a connection back after its exchange, unless the engine has moved in the meantime."""
+        if not connection.reusable:
+            return
+        self._idle = [idle for idle in self._idle if idle.reusable]
+        here = connection.address == self._address
+        if here and len(self._idle) < MAX_IDLE_CONNECTIONS and not self._closed:
+            self._idle.append(connection)
+        else:
+            connection.close()
 
     def close(self) -> None:
         """Keep none any more."""

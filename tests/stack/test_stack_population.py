@@ -122,6 +122,23 @@ async def test_workers_start_with_all_that_is_wanted_and_know_their_part(
     assert (wanted.wanted, wanted.extras, wanted.weights) == (10, {"slow": 3}, {"patient": 4, "long": 1})
 
 
+async def test_people_are_sent_elsewhere_and_back_and_so_are_workers_who_come_back(
+    tmp_path: Path, fake_children: list[FakeChild]
+) -> None:
+    population = made(tmp_path, url="http://127.0.0.1:1", workers=2)
+    await population.start()
+
+    def starts_at() -> list[str]:
+        return [argv[argv.index("--url") + 1] for argv in (child.argv() for child in fake_children)]
+
+    population.retarget("http://127.0.0.1:2")
+    assert [child.told[-1] for child in fake_children] == [told.SetTarget("http://127.0.0.1:2")] * 2
+    assert starts_at() == ["http://127.0.0.1:2"] * 2
+    population.retarget(None)
+    assert [child.told[-1] for child in fake_children] == [told.SetTarget("http://127.0.0.1:1")] * 2
+    assert starts_at() == ["http://127.0.0.1:1"] * 2
+
+
 async def test_lengths_and_a_rate_of_the_settings(tmp_path: Path, fake_children: list[FakeChild]) -> None:
     population = made(tmp_path, rate=3.0, prompt_tokens=7, output_tokens=5)
     await population.start()
@@ -153,6 +170,13 @@ async def test_a_preset_of_the_settings_is_picked_at_the_start(tmp_path: Path, f
         (commands.Extra("patient", 5), told.SetCrowds({"patient": 15}), "patient", "5 more patient people"),
         (commands.Burst(), told.Burst(24), "burst", "burst +24"),
         (commands.Burst(7), told.Burst(7), "burst", "burst +7"),
+        (commands.Leave(), told.Leave(16, "1", "rst"), "leaver", "16 leave after the first token by RST"),
+        (
+            *(commands.Leave(3, "50%", "half-close"), told.Leave(3, "50%", "half-close")),
+            *("leaver", "3 leave at half of the reply by a half-close"),
+        ),
+        (commands.Stall(), told.Stall(16, 60.0), "staller", "16 stop reading, for 60 s at most"),
+        (commands.Stall(2, 5.0), told.Stall(2, 5.0), "staller", "2 stop reading, for 5 s at most"),
         (commands.Flash(), told.Flash(24, 5.0, 3), "flash", "flash crowd of 24"),
         (commands.Flash(6, over_s=-1.0, asks=0), told.Flash(6, 0.0, 1), "flash", "flash crowd of 6"),
     ],
@@ -236,6 +260,10 @@ async def test_a_preset_is_whole_and_a_change_by_hand_ends_it(population: Popula
         (commands.People(), "either a count or a delta"),
         (commands.People(count=1, delta=1), "either a count or a delta"),
         (commands.Extra("burst", 3), "Nobody can be kept as 'burst'"),
+        (commands.Leave(0), "Between 1 and 1,000 clients"),
+        (commands.Stall(1001), "Between 1 and 1,000 clients"),
+        (commands.Stall(1, for_s=0.0), "They stall for up to 600 s"),
+        (commands.Stall(1, for_s=float("nan")), "They stall for up to 600 s"),
         (commands.Mix({"patient": -1.0}), "'patient' cannot be carried out"),
         (commands.Mix({"flash": 1.0}), "'flash' cannot be carried out"),
         (commands.Open(Gamma(-1.0)), "cannot be sent"),
