@@ -1,0 +1,1 @@
+"""Faults that are provoked on a running stack."""
