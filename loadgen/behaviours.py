@@ -29,6 +29,10 @@ SLOWLY = Reading(rcvbuf_bytes=4096, bytes_per_s=1024.0)
 streams. The kernel doubles the buffer to 8 KiB; with it the backlog must wait on the server's side."""
 
 
+STUCK = Reading(rcvbuf_bytes=4096)
+"""Somebody who will stop: what the server still has for them does not fit on their side."""
+
+
 class Pace:
     """When the next read is due so that no more than the reading's `bytes_per_s` are taken in the long run."""
 
@@ -69,6 +73,34 @@ class Patience(msgspec.Struct, frozen=True):
 
 
 ENDLESS = Patience()
+
+Moment = Literal["0", "1", "50%"]
+"""Of a reply: before its first token, after it, at half of the tokens asked for."""
+Way = Literal["fin", "rst", "half-close"]
+"""How a connection is left: closed; reset (SO_LINGER 0); only its own direction closed (SHUT_WR), and read on."""
+
+MOMENTS: dict[Moment, str] = {
+    "0": "before the first token",
+    "1": "after the first token",
+    "50%": "at half of the reply",
+}
+WAYS: dict[Way, str] = {"fin": "by FIN", "rst": "by RST", "half-close": "by a half-close"}
+
+
+class Leaving(msgspec.Struct, frozen=True):
+    """Somebody leaves at this moment in this way. A reply that is over sooner is read to its end."""
+
+    at: Moment
+    how: Way
+
+    def due(self, tokens: int, max_tokens: int | None) -> bool:
+        """Whether it is time, with the response begun and so many token events read."""
+        return tokens >= {"0": 0, "1": 1, "50%": max(1, (max_tokens or 2) // 2)}[self.at]
+
+    def in_words(self) -> str:
+        return f"{MOMENTS[self.at]} {WAYS[self.how]}"
+
+
 RetryKind = Literal["naive", "jitter", "budget"]
 
 

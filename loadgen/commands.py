@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from loadgen.arrivals import Arrivals
+from loadgen.behaviours import Moment, Way
 from loadgen.profile import Profile
 from loadgen.records import Behaviour
 
@@ -37,6 +38,28 @@ class Burst(msgspec.Struct, frozen=True, tag_field="op", tag="burst"):
     count: int
 
 
+class Leave(msgspec.Struct, frozen=True, tag_field="op", tag="leave"):
+    """Send this many requests at once, as a burst, whose clients leave at that moment in that way."""
+
+    count: int
+    at: Moment
+    how: Way
+
+
+class Stall(msgspec.Struct, frozen=True, tag_field="op", tag="stall"):
+    """Send this many requests at once, as a burst, whose clients stop reading after the first token, and leave when they
+    are cut off or after `for_s` seconds."""
+
+    count: int
+    for_s: float = 60.0
+
+
+class SetTarget(msgspec.Struct, frozen=True, tag_field="op", tag="target"):
+    """Send requests there from now on; those under way end where they began."""
+
+    url: str
+
+
 class Flash(msgspec.Struct, frozen=True, tag_field="op", tag="flash"):
     """A flash crowd: `count` people come within `over_s` seconds, ask `asks` times with thinking in between, and go."""
 
@@ -51,4 +74,4 @@ class Stop(msgspec.Struct, frozen=True, tag_field="op", tag="stop"):
     grace_s: float = 0.0
 
 
-LoadCommand = SetCrowds | SetArrivals | SetProfile | Burst | Flash | Stop
+LoadCommand = SetCrowds | SetArrivals | SetProfile | SetTarget | Burst | Leave | Stall | Flash | Stop

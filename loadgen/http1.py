@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import resource
 import socket
+import struct
 import time
 from collections.abc import Iterable
 from typing import Any, Protocol, cast
@@ -17,6 +18,9 @@ from typing import Any, Protocol, cast
 import httptools
 
 Headers = list[tuple[bytes, bytes]]
+_NO_LINGER = struct.pack("ii", 1, 0)
+_TCP_CLOSE = 7
+"""Linux's state of a connection that is over."""
 _AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 
 
@@ -146,6 +150,24 @@ class Http1Connection(asyncio.Protocol):
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
+
+    def reset(self) -> None:
+        """As abort, with an RST whatever is unread or unsent."""
+        if self._sock is not None and not self.closed:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.abort()
+
+    def half_close(self) -> None:
+        """Say that nothing more will be sent, and read on."""
+        if self._transport is not None and not self.closed:
+            self._transport.write_eof()
+
+    @property
+    def cut_off(self) -> bool:
+        """The other side has reset it, told even while reading is paused."""
+        if self.closed or self._sock is None:
+            return self.closed
+        return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
 
     def close(self) -> None:
         """As abort, but with an orderly FIN."""

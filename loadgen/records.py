@@ -11,7 +11,7 @@ import msgspec
 
 from loadgen.histogram import Histogram
 
-Behaviour = Literal["patient", "slow", "abandoner", "retrier", "long", "burst", "flash"]
+Behaviour = Literal["patient", "slow", "abandoner", "retrier", "long", "burst", "flash", "leaver", "staller"]
 """How somebody behaves:
 
 - `patient`: waits for ever and reads as it comes
@@ -20,6 +20,8 @@ Behaviour = Literal["patient", "slow", "abandoner", "retrier", "long", "burst", 
 - `retrier`: asks again after a refusal, a failure or too long a wait
 - `long`: writes prompts several times as long
 - `burst`: a one-off request beside everybody else; `flash`: somebody of a flash crowd, who comes, asks and goes
+- `leaver`: a one-off request whose client leaves at a given moment in a given way; `staller`: one whose client stops
+  reading after the first token and stays
 """
 
 RESIDENTS: tuple[Behaviour, ...] = ("patient", "slow", "abandoner", "retrier", "long")
@@ -131,7 +133,7 @@ class IntervalRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     tokens_in_flight: int = 0
     """Token events that the requests in flight have had so far."""
     held: int = 0
-    """Connections of slow readers with a reply still being read."""
+    """Connections of slow readers and stallers with a reply still being read."""
     scheduled_total: int
     """Requests begun; equals in_flight plus the sum of `outcomes`."""
     retries_total: int = 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from loadgen.behaviours import AT_ONCE, ENDLESS, Pace, Patience, Reading
+from loadgen.behaviours import AT_ONCE, ENDLESS, MOMENTS, Leaving, Pace, Patience, Reading
 from loadgen.histogram import Histogram
 from loadgen.http1 import Headers, Http1Connection
 from loadgen.records import Behaviour, Outcome, RequestRecord
@@ -23,6 +23,11 @@ PRIORITY = b"x-vllm-priority"
 """vLLM's header: lower goes first."""
 CHAT_PATH = "/v1/chat/completions"
 ERROR_BODY_BYTES = 65536
+SOON_S = 0.1
+"""From the request to leaving before its first token, unless the response begins sooner: leaving with the last byte of the
+request, it might never have been read."""
+LOOK_S = 0.5
+"""How often somebody who does not read looks whether he has been cut off."""
 """As much of an answer that is no stream is kept to find its reason in."""
 FAILED_FINISHES = frozenset({"abort", "error"})
 """Finish reasons by which a server says that it gave up."""
@@ -56,6 +61,10 @@ class Call(msgspec.Struct, frozen=True):
     clipped: bool = False
     priority: int = 0
     """Sent where it is not 0."""
+    departure: Leaving | None = None
+    """Its client leaves so."""
+    stall_s: float | None = None
+    """Its client stops reading after the first token, and stays for so long unless it is cut off."""
     keeps_text: bool = False
     """Somebody will need the reply's text: the next turn carries it."""
 
@@ -105,6 +114,8 @@ class StreamedRequest:
         self._connection: Http1Connection | None = None
         self._resume: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
+        self._acts = call.departure is not None or call.stall_s is not None
+        self._half_closed = False
         self._events = Events()
         self._is_stream = False
         self._error_body = b""
@@ -179,6 +190,8 @@ class StreamedRequest:
             self._settle("error", "the connection was closed before the request", time.monotonic())
             return
         self._meter.sent(self._sent - self.call.scheduled)
+        if self.call.departure is not None and self.call.departure.at == "0":
+            self._timers.append(self._loop.call_later(SOON_S, self._depart))
 
     def _time_limit(self, seconds: float, what: str, *, until_first_byte: bool = False) -> None:
         def passed() -> None:
@@ -268,6 +281,8 @@ class StreamedRequest:
         if status == 200 and not self._is_stream:
             name = content_type.decode("latin-1") or "no content type"
             self._settle("error", f"the answer is not an event stream ({name})", at)
+        elif self._is_stream and self._acts:
+            self._act()
 
     def body(self, data: bytes, at: float) -> None:
         if self._over.done():
@@ -284,7 +299,9 @@ class StreamedRequest:
                 self._read_event(event, at)
                 if self._over.done():
                     return
-        if self._pace is not None and self.token_at:
+        if self._acts:
+            self._act()
+        elif self._pace is not None and self.token_at:
             self._rest_until(self._pace.took(len(data), at))
 
     def end(self, at: float) -> None:
@@ -298,11 +315,15 @@ class StreamedRequest:
     def failed(self, reason: str, at: float) -> None:
         if self._said_done:
             self._end_stream(at)
+        elif self._half_closed:
+            self._taken_for_gone(at)
         else:
             self._settle("error", reason, at)
 
     def _end_stream(self, at: float) -> None:
-        if self._finish_reason is None:
+        if self._finish_reason is None and self._half_closed:
+            self._taken_for_gone(at)
+        elif self._finish_reason is None:
             self._settle("error", "the stream ended without a finish_reason", at)
         elif self._finish_reason in FAILED_FINISHES:
             self._settle("error", f"the server finished it with {self._finish_reason}", at)
@@ -337,6 +358,46 @@ class StreamedRequest:
         if stamps and self._pace is None:
             self._meter.gaps.add(at - stamps[-1])
         stamps.append(at)
+
+    def _act(self) -> None:
+        """Leave, or stop reading, if it is time."""
+        call, tokens = self.call, len(self.token_at)
+        if call.departure is not None and call.departure.due(tokens, call.max_tokens):
+            self._depart()
+        elif call.stall_s is not None and tokens and self._resume is None:
+            assert self._connection is not None
+            self._connection.pause_reading()
+            self._stay(time.monotonic() + call.stall_s)
+
+    def _depart(self) -> None:
+        """In the way of this client; once."""
+        connection, departure = self._connection, self.call.departure
+        if connection is None or departure is None or self._half_closed or self._over.done():
+            return
+        if departure.how == "half-close":
+            self._half_closed = True
+            connection.half_close()
+            return
+        if departure.how == "rst":
+            connection.reset()
+        else:
+            connection.close()
+        self.abandon(f"left {departure.in_words()}")
+
+    def _stay(self, until: float) -> None:
+        """Without reading, until then or until it is cut off."""
+        assert self._connection is not None
+        if self._connection.cut_off:
+            self.abandon("stopped reading, and was cut off")
+        elif time.monotonic() >= until:
+            self.abandon("stopped reading, and left at last")
+        else:
+            self._resume = self._loop.call_later(LOOK_S, self._stay, until)
+
+    def _taken_for_gone(self, at: float) -> None:
+        """A server may end a request whose client closes its own direction; one that answers all the same is fine too."""
+        assert self.call.departure is not None
+        self._settle("abandoned", f"half-closed {MOMENTS[self.call.departure.at]}, and was taken for gone", at)
 
     def _rest_until(self, due: float) -> None:
         """Stop reading until `due`. It starts with the first token: a slow reader's TTFT is the server's, not his."""

@@ -13,8 +13,19 @@ import msgspec
 
 from loadgen import arrivals
 from loadgen.arrivals import Arrival, Arrivals
-from loadgen.behaviours import Budget, pick, retry_after_s
-from loadgen.commands import Burst, Flash, LoadCommand, SetArrivals, SetCrowds, SetProfile, Stop
+from loadgen.behaviours import STUCK, Budget, Leaving, pick, retry_after_s
+from loadgen.commands import (
+    Burst,
+    Flash,
+    Leave,
+    LoadCommand,
+    SetArrivals,
+    SetCrowds,
+    SetProfile,
+    SetTarget,
+    Stall,
+    Stop,
+)
 from loadgen.histogram import Histogram
 from loadgen.profile import Profile
 from loadgen.prompts import Conversation, Prompt, chat_body, last_turn, make_prompt, person_prefix, prompt_of
@@ -60,6 +71,10 @@ class _Person:
     talk: Conversation
     thinking: bool = False
     leaving: bool = False
+    departure: Leaving | None = None
+    """How they leave each request."""
+    stall_s: float | None = None
+    """They stop reading each reply after its first token, for so long."""
     life: asyncio.Task[None] | None = None
 
 
@@ -102,8 +117,9 @@ class Runner:
         self._crowds = {behaviour: _Crowd(behaviour) for behaviour in RESIDENTS}
         self._open = settings.arrivals
         self._arriving: asyncio.Task[None] | None = None
-        self._coming: list[Burst | Flash] = []
-        self._bursts = 0
+        self._coming: list[Burst | Leave | Stall | Flash] = []
+        self._at_once: dict[Behaviour, int] = {}
+        """One-off requests so far by behaviour, those of the other workers included."""
         self._flashes = 0
         self._flash_people = 0
         self._budget = Budget()
@@ -121,7 +137,7 @@ class Runner:
         self._want(settings.crowds)
 
     def apply(self, command: LoadCommand) -> None:
-        """Take a command; it acts at once, or when `run` begins."""
+        """Take a command; it acts at once, or when `run` begins. Raises LoadError, and then nothing has changed."""
         match command:
             case SetCrowds(counts=counts):
                 self._want(counts)
@@ -132,7 +148,9 @@ class Runner:
                     self._trouble = ""
             case SetProfile(profile=profile):
                 self._profile = profile
-            case Burst() | Flash():
+            case SetTarget(url=url):
+                self._target = Target.parse(url, self._target.api_key)
+            case Burst() | Leave() | Stall() | Flash():
                 self._coming.append(command)
             case Stop(grace_s=grace_s):
                 stop_at = time.monotonic() + max(0.0, grace_s)
@@ -189,10 +207,15 @@ class Runner:
             self._arriving = self._start(self._arrive(self._open.process, self._open.origin))
         coming, self._coming = self._coming, []
         for what in coming if not stopping else ():
-            if isinstance(what, Burst):
-                self._burst(what)
-            else:
-                self._flash(what)
+            match what:
+                case Burst(count=count):
+                    self._all_at_once("burst", count)
+                case Leave(count=count, at=at, how=how):
+                    self._all_at_once("leaver", count, leaving=Leaving(at, how))
+                case Stall(count=count, for_s=for_s):
+                    self._all_at_once("staller", count, stall_s=for_s)
+                case Flash():
+                    self._flash(what)
 
     def _end_arrivals(self) -> None:
         if self._arriving is not None:
@@ -244,12 +267,16 @@ class Runner:
             due = record.done + (pause if record.outcome == "ok" else max(pause, BACKOFF_S))
             asks = None if asks is None else asks - 1
 
-    def _burst(self, burst: Burst) -> None:
-        now = time.monotonic()
-        for number in range(self._bursts, self._bursts + max(0, burst.count)):
+    def _all_at_once(
+        self, behaviour: Behaviour, count: int, leaving: Leaving | None = None, stall_s: float | None = None
+    ) -> None:
+        now, first = time.monotonic(), self._at_once.get(behaviour, 0)
+        self._at_once[behaviour] = first + max(0, count)
+        for number in range(first, self._at_once[behaviour]):
             if self._is_mine(number):
-                self._start(self._ask(self._person(f"burst-{number + 1}", "burst"), now))
-        self._bursts += max(0, burst.count)
+                person = self._person(f"{behaviour}-{number + 1}", behaviour)
+                person.departure, person.stall_s = leaving, stall_s
+                self._start(self._ask(person, now))
 
     def _flash(self, flash: Flash) -> None:
         now = time.monotonic()
@@ -346,7 +373,7 @@ class Runner:
             behaviour=person.behaviour,
             scheduled=due,
             body=chat_body(prompt, self._settings.model, profile.sampling),
-            reading=profile.manners.reading(person.behaviour),
+            reading=STUCK if person.stall_s is not None else profile.manners.reading(person.behaviour),
             patience=profile.manners.waits(person.behaviour, person.rng),
             intended=intended,
             attempt=attempt,
@@ -355,6 +382,8 @@ class Runner:
             clipped=prompt.clipped,
             keeps_text=arrival is None and profile.turns > 1,
             priority=0 if arrival is None else arrival.priority,
+            departure=person.departure,
+            stall_s=person.stall_s,
         )
         request = StreamedRequest(self._target, call, self._settings.limits, self._meter)
         self._totals.scheduled += 1
@@ -413,7 +442,9 @@ class Runner:
             in_flight=len(self._in_flight),
             waiting=[(request.call.waited_since, request.first_token) for request in self._in_flight],
             tokens_in_flight=sum(len(request.token_at) for request in self._in_flight),
-            held=sum(request.call.behaviour == "slow" and bool(request.token_at) for request in self._in_flight),
+            held=sum(
+                request.call.behaviour in {"slow", "staller"} and bool(request.token_at) for request in self._in_flight
+            ),
             scheduled_total=totals.scheduled,
             retries_total=totals.retries,
             left_total=totals.left,

@@ -78,7 +78,7 @@ async def work(target: Target, settings: WorkerSettings) -> None:
             return
         try:
             runner.apply(_command_decoder.decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, LoadError) as error:
             complain(f"not a command: {error}")
 
     writer = LineWriter(sys.stdout.fileno(), complain, on_broken=lambda: from_thread(leave))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from loadgen.arrivals import Arrivals
+from loadgen.behaviours import Moment, Way
 from loadgen.profile import Profile
 from loadgen.records import Behaviour
 from server.config import EngineKnobs
@@ -101,6 +102,22 @@ class Burst(msgspec.Struct, frozen=True, tag_field="command", tag="burst"):
     count: int | None = None
 
 
+class Leave(msgspec.Struct, frozen=True, tag_field="command", tag="leave"):
+    """`count` requests at once whose clients leave at that moment in that way; None = 16."""
+
+    count: int | None = None
+    at: Moment = "1"
+    how: Way = "rst"
+
+
+class Stall(msgspec.Struct, frozen=True, tag_field="command", tag="stall"):
+    """`count` requests at once whose clients stop reading after the first token and stay, until they are cut off or
+    `for_s` seconds have passed; None = 16."""
+
+    count: int | None = None
+    for_s: float = 60.0
+
+
 class Restart(msgspec.Struct, frozen=True, tag_field="command", tag="restart"):
     """Cold-restart the engine. `kind`: process (caches stay warm), compile (no compiled graphs) or disk (weights not in
     memory)."""
@@ -176,6 +193,8 @@ Command = (
     | Preset
     | Flash
     | Burst
+    | Leave
+    | Stall
     | Capacity
     | Compare
     | Restart

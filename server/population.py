@@ -14,7 +14,7 @@ import msgspec
 from loadgen import commands as told
 from loadgen import records as load
 from loadgen.arrivals import Arrivals, Gamma, Replay, Script, check, in_words
-from loadgen.behaviours import apportion
+from loadgen.behaviours import Leaving, apportion
 from loadgen.crew import START_S
 from loadgen.presets import Preset, presets
 from loadgen.profile import Profile, profile_error
@@ -30,6 +30,10 @@ from server.telemetry.snapshot import People
 
 GUESSED_SEQUENCES = 64
 LATER_SEED = 1_000_003
+FEW = 16
+"""Clients that leave or stall at once when nobody says how many."""
+MOST_AT_ONCE = 1000
+STALL_MOST_S = 600.0
 
 LoadChange = (
     commands.People
@@ -40,6 +44,8 @@ LoadChange = (
     | commands.Preset
     | commands.Flash
     | commands.Burst
+    | commands.Leave
+    | commands.Stall
 )
 EXTRA_NAMES: dict[load.Behaviour, str] = {
     "slow": "slow readers",
@@ -104,6 +110,7 @@ class Population:
         """What people ask here when nobody says otherwise; known once the engine is."""
         self._profile = Profile()
         self._preset = ""
+        self._detour: str | None = None
 
     async def start(self) -> None:
         """Start the workers, once the engine's model, context and speed are known."""
@@ -200,7 +207,7 @@ class Population:
             slo=PRESETS[self._settings.slo],
         )
         return [
-            *(sys.executable, "-m", "loadgen.worker", "--url", self._url()),
+            *(sys.executable, "-m", "loadgen.worker", "--url", self._detour or self._url()),
             *("--settings", msgspec.json.encode(settings).decode()),
         ]
 
@@ -211,11 +218,28 @@ class Population:
             counts[behaviour] = counts.get(behaviour, 0) + count
         return counts
 
+    def retarget(self, url: str | None) -> None:
+        """Send what is asked from now on there (None: to the gateway itself again); what is under way ends where it began."""
+        self._detour = url
+        self._tell(told.SetTarget(url or self._url()))
+
     def change(self, command: LoadChange) -> Change:
         """Carry out one command, or say why not."""
         match command:
             case commands.Burst(count=int(count)) | commands.Flash(count=int(count)) if count < 1:
                 return refused("A burst or a crowd is at least one person.")
+            case commands.Leave(count=int(count)) | commands.Stall(count=int(count)) if not 1 <= count <= MOST_AT_ONCE:
+                return refused(f"Between 1 and {MOST_AT_ONCE:,} clients can do that at once.")
+            case commands.Leave():
+                leave = told.Leave(command.count or FEW, command.at, command.how)
+                self._tell(leave)
+                return _event("leaver", f"{leave.count} leave {Leaving(leave.at, leave.how).in_words()}")
+            case commands.Stall(for_s=for_s) if not 0 < for_s <= STALL_MOST_S:
+                return refused(f"They stall for up to {STALL_MOST_S:g} s.")
+            case commands.Stall():
+                stall = told.Stall(command.count or FEW, command.for_s)
+                self._tell(stall)
+                return _event("staller", f"{stall.count} stop reading, for {stall.for_s:g} s at most")
             case commands.Burst():
                 count = command.count or 3 * (self._engine.max_num_seqs or GUESSED_SEQUENCES)
                 self._tell(told.Burst(count))

@@ -63,6 +63,8 @@ MARKS = {
     "long": "l",
     "patient": "+",
     "flash": "f",
+    "leaver": "a",
+    "staller": "s",
     "people": "+",
     "load": "+",
     "restart": "c",
