@@ -136,7 +136,7 @@ class Stack:
         self._wire = NetworkEdge(
             paths.logs / "faults.log",
             targets={"engine": lambda: self._engine.url, "people": lambda: self._gateway_url},
-            route={"engine": self._lead_to_engine, "people": lambda url: self._population.retarget(url)},
+            route={"engine": self._lead_to_engine, "people": self._lead_people},
         )
         self._host = HostEdge(lambda: self._gateway.pid, lambda: self._recorder)
         self._faults = FaultKit(
@@ -347,6 +347,9 @@ class Stack:
     def _lead_to_engine(self, detour: str | None) -> None:
         self._detour = detour
         self._tell_gateway()
+
+    def _lead_people(self, detour: str | None) -> None:
+        self._population.retarget(detour)
 
     def _pids_of(self, role: str) -> list[int]:
         """Our processes that have this role, for a fault. Raises FaultError."""

@@ -100,7 +100,7 @@ class _Way:
         if self._proxy is None:
             self._proxy = JsonChild(
                 f"fault proxy {self._name}",
-                [sys.executable, "-m", "server.faults"],
+                [sys.executable, "-m", "server.faults", "--target", urlsplit(self._target()).netloc],
                 log=self._log,
                 on_line=self._line,
                 on_exit=self._exited,
@@ -147,7 +147,9 @@ class _Way:
         """Once nobody is on the way through it any more."""
         end = time.monotonic() + LINGER_S
         while True:
-            await asyncio.sleep(1.0)  # at least once: what it told of its connections may be older than the last of them
+            await asyncio.sleep(
+                1.0
+            )  # at least once: what it told of its connections may be older than the last of them
             if not self._open or time.monotonic() > end:
                 break
         proxy, self._proxy = self._proxy, None
