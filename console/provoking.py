@@ -54,11 +54,7 @@ def shown(kind: FaultKind, name: str, value: Setting) -> str:
     """One setting, as the sheet says it."""
     if name == FOR:
         return f"{value:g} s" if isinstance(value, float) else str(value)
-    parameter = next(parameter for parameter in kind.parameters if parameter.name == name)
-    said = parameter.shown(value)
-    if parameter.unit or parameter.closed:
-        return {"down": "replies", "up": "requests"}.get(said, said) if name == "stream" else said
-    return f"{value:.0%} of connections" if name == "toxicity" and isinstance(value, float) else said
+    return next(parameter for parameter in kind.parameters if parameter.name == name).shown(value)
 
 
 def lasting(snapshot: Snapshot | None, name: str) -> ActiveFault | None:

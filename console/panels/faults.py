@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from console import format as fmt
 from console.ink import Line, Span, cut, fit, frame, line, pick, text_width, width, wrap
-from console.provoking import lasting, shown
+from console.provoking import FOR, lasting, shown
 from console.view import View
 from server.faults.catalogue import CATALOGUE, NAMES, Edge, FaultKind
 from server.telemetry.snapshot import ActiveFault, Snapshot
 
 NAME_CELLS = 15
+SETTINGS_CELLS = 48
 SENTENCES_FROM = 120
 """Inner width from which each row has its sentence beside it; below it the chosen one's stands at the bottom."""
 EDGE_SAYS: dict[Edge, str] = {
@@ -91,7 +92,7 @@ def _row(view: View, kind: FaultKind, inner: int, *, beside: bool) -> Line:
         Span("▸ " if chosen else "  ", "bright"),
         Span(f"{kind.name:<{NAME_CELLS - 2}}", style, kind.says, f"screen.point('{kind.name}')"),
     )
-    room = 56 if beside else inner - NAME_CELLS
+    room = SETTINGS_CELLS if beside else inner - NAME_CELLS
     if active is not None:
         left = "" if active.left_s is None else f", {_seconds(active.left_s)} left"
         said = line(
@@ -111,6 +112,8 @@ def _settings(view: View, kind: FaultKind, room: int, *, chosen: bool) -> Line:
     for index, (name, value) in enumerate(settings.items()):
         text = shown(kind, name, value)
         changed = name in view.faults.settings.get(kind.name, {})
+        if not (chosen or changed or index == 0 or name in {"on", FOR}):
+            continue
         style = "mark" if changed else "figure" if chosen else "label"
         if index == place:
             parts.append(
@@ -122,16 +125,15 @@ def _settings(view: View, kind: FaultKind, room: int, *, chosen: bool) -> Line:
             )
         else:
             parts.append(line(Span(text, style, name)))
-    # those that can be set, around the one that the arrows are on, as many as there is room for
-    first = 0
-    while True:
-        spans: Line = ()
-        for part in parts[first:]:
-            spans += (line(Span(" · ", "faint")) if spans else ()) + part
-        before = sum(width(part) + 3 for part in parts[first : max(place, 0) + 1])
-        if before <= room or first >= max(place, 0):
-            return spans
-        first += 1
+    # around the one that the arrow keys are on, as many as there is room for
+    here = max(place, 0)
+    first = next(
+        (start for start in range(here) if sum(width(part) + 3 for part in parts[start : here + 1]) <= room), here
+    )
+    spans: Line = ()
+    for part in parts[first:]:
+        spans += (line(Span(" · ", "faint")) if spans else ()) + part
+    return spans
 
 
 def _foot(view: View, inner: int, *, beside: bool) -> list[Line]:

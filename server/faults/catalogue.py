@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
@@ -36,6 +36,8 @@ class Parameter:
     """Nothing but the steps will do."""
     least: float = 0.0
     most: float = float("inf")
+    said: Mapping[Setting, str] = field(default_factory=dict)
+    """How some values are said."""
 
     def taken(self, value: Setting) -> Setting:
         """The value as it will be used. Raises FaultError."""
@@ -53,6 +55,9 @@ class Parameter:
         return number
 
     def shown(self, value: Setting) -> str:
+        """In words, with its unit."""
+        if value in self.said:
+            return self.said[value]
         number = f"{value:g}" if isinstance(value, float) else str(value)
         return f"{number} {self.unit}" if self.unit else number
 
@@ -108,22 +113,29 @@ def _on_wire(name: str, main: Parameter) -> Callable[[Settings], str]:
         value, share = settings[main.name], settings["toxicity"]
         said = f" {main.shown(value)}" if value else ""
         up = ", up" if settings["stream"] == "up" else ""
-        part = f", {share:.0%} of connections" if isinstance(share, float) and share < 1 else ""
+        part = f", {share * 100:.0f} % of connections" if isinstance(share, float) and share < 1 else ""
         return f"{name.replace('-', ' ')}{said} on {settings['on']}{up}{part}"
 
     return words
 
 
-def _count(default: int, says: str, *steps: int) -> Parameter:
-    return Parameter("count", says, default, steps, least=1, most=100_000)
+def _count(default: int, says: str, unit: str, *steps: int, most: int = 1000) -> Parameter:
+    return Parameter("count", says, default, steps, unit, least=1, most=most)
 
 
+_MOMENTS: dict[Setting, str] = {"0": "at once", "1": "at the first token", "50%": "half-way"}
+_WAYS: dict[Setting, str] = {"fin": "by FIN", "rst": "by RST", "half-close": "by half-close"}
+_ENDS: dict[Setting, str] = {"engine": "to the engine", "people": "from the people"}
+_STREAMS: dict[Setting, str] = {"down": "replies", "up": "requests"}
+_SHARES: dict[Setting, str] = {1.0: "all connections", 0.5: "50 % of connections", 0.1: "10 % of connections"}
 _WIRE = (
     Parameter(
-        "on", "engine: gateway to engine; people: people to gateway", "engine", ("engine", "people"), closed=True
+        "on", "engine: gateway to engine; people: people to gateway", "engine", tuple(_ENDS), "", True, said=_ENDS
     ),
-    Parameter("stream", "up: requests; down: what comes back", "down", ("down", "up"), closed=True),
-    Parameter("toxicity", "share of the connections that have it", 1.0, (1.0, 0.5, 0.1), most=1.0),
+    Parameter("stream", "down: what comes back; up: what is sent", "down", tuple(_STREAMS), "", True, said=_STREAMS),
+    Parameter(
+        "toxicity", "share of the connections that have it", 1.0, tuple(map(float, _SHARES)), most=1.0, said=_SHARES
+    ),
 )
 _WHO = Parameter("process", "which", "engine-core", PROCESSES, closed=True)
 
@@ -138,7 +150,7 @@ CATALOGUE: tuple[FaultKind, ...] = (
         "client",
         "Slow readers come, who read at 1 KB/s, and go home when it is over.",
         lambda s: f"{s['count']} more slow readers",
-        (_count(4, "how many come", 4, 8, 16, 32),),
+        (_count(4, "how many come", "readers", 4, 8, 16, 32),),
         seconds=60.0,
     ),
     FaultKind(
@@ -146,17 +158,24 @@ CATALOGUE: tuple[FaultKind, ...] = (
         "client",
         "Readers ask and then stop reading: who holds what they don't take, and for how long?",
         lambda s: f"{s['count']} stop reading",
-        (_count(4, "how many requests", 4, 8, 16, 32),),
+        (_count(4, "how many ask", "readers", 4, 8, 16, 32),),
     ),
     FaultKind(
         "leave",
         "client",
         "People ask and leave: before the first token, at it, or half-way; by FIN, RST or half-close.",
-        lambda s: f"{s['count']} leave at {s['at']} by {s['how']}",
+        lambda s: f"{s['count']} people leave {_MOMENTS[s['at']]} {_WAYS[s['how']]}",
         (
-            Parameter("at", "0: at once; 1: at the first token; 50%: half-way", "1", ("0", "1", "50%"), closed=True),
-            Parameter("how", "how they close", "fin", ("fin", "rst", "half-close"), closed=True),
-            _count(8, "how many requests", 8, 16, 64),
+            Parameter(
+                "at",
+                "0: at once; 1: at the first token; 50%: half-way",
+                "1",
+                tuple(_MOMENTS),
+                closed=True,
+                said=_MOMENTS,
+            ),
+            Parameter("how", "how they close", "fin", tuple(_WAYS), closed=True, said=_WAYS),
+            _count(8, "how many ask", "people", 8, 16, 64),
         ),
     ),
     FaultKind(
@@ -164,7 +183,7 @@ CATALOGUE: tuple[FaultKind, ...] = (
         "client",
         "People come who ask again as soon as they are refused, and go home when it is over.",
         lambda s: f"{s['count']} more retriers",
-        (_count(16, "how many come", 8, 16, 32, 64),),
+        (_count(16, "how many come", "people", 8, 16, 32, 64),),
         seconds=60.0,
     ),
     FaultKind(
@@ -172,13 +191,15 @@ CATALOGUE: tuple[FaultKind, ...] = (
         "client",
         "So many requests at once, besides everything else.",
         lambda s: f"burst +{s['count']}",
-        (_count(16, "how many requests", 16, 200),),
+        (_count(16, "how many", "requests", 16, 200, most=100_000),),
     ),
     _network(
         "latency",
         "Everything comes so much later, as over a long line.",
         Parameter("ms", "how late, milliseconds", 500.0, (100.0, 250.0, 500.0, 1000.0, 3000.0), "ms", most=60_000.0),
-        Parameter("jitter", "milliseconds more or less", 0.0, (0.0, 50.0, 200.0), "ms", most=60_000.0),
+        Parameter(
+            "jitter", "milliseconds more or less", 0.0, (0.0, 50.0, 200.0), "ms", most=60_000.0, said={0.0: "no jitter"}
+        ),
     ),
     _network(
         "bandwidth",
@@ -194,20 +215,36 @@ CATALOGUE: tuple[FaultKind, ...] = (
         "timeout",
         "Nothing comes through, and nothing says so; then the connection closes.",
         Parameter(
-            "ms", "until it closes, milliseconds; 0: when it is over", 0.0, (0.0, 1000.0, 5000.0), "ms", most=600_000.0
+            "ms",
+            "until it closes, milliseconds; 0: when it is over",
+            0.0,
+            (0.0, 1000.0, 5000.0),
+            "ms",
+            most=600_000.0,
+            said={0.0: "till it is over"},
         ),
     ),
     _network(
         "reset-peer",
         "The connection breaks off by RST, as when a box in between forgets it.",
-        Parameter("ms", "until then, milliseconds", 0.0, (0.0, 200.0, 1000.0, 5000.0), "ms", most=60_000.0),
+        Parameter(
+            "ms",
+            "until then, milliseconds",
+            0.0,
+            (0.0, 200.0, 1000.0, 5000.0),
+            "ms",
+            most=60_000.0,
+            said={0.0: "at once"},
+        ),
     ),
     _network(
         "slicer",
         "Bytes come in small pieces with pauses, so that an event is cut anywhere.",
         Parameter("bytes", "of a piece", 16, (1, 16, 64, 256), "bytes", least=1, most=1_000_000),
-        Parameter("variation", "bytes more or less", 0, (0, 4, 15), "bytes", most=1_000_000),
-        Parameter("gap", "microseconds between two", 1000.0, (0.0, 1000.0, 10_000.0), "µs", most=1e6),
+        Parameter("variation", "bytes more or less", 0, (0, 4, 15), "bytes", most=1_000_000, said={0: "all alike"}),
+        Parameter(
+            "gap", "microseconds between two", 1000.0, (0.0, 1000.0, 10_000.0), "µs", most=1e6, said={0.0: "no gap"}
+        ),
     ),
     _network(
         "limit-data",
@@ -217,7 +254,7 @@ CATALOGUE: tuple[FaultKind, ...] = (
     FaultKind(
         "pause",
         "process",
-        "A process stands still (SIGSTOP) and goes on (SIGCONT): alive by every count, and doing nothing.",
+        "A process stands still (SIGSTOP), then goes on: alive by every count, and doing nothing.",
         lambda s: f"{_named(s['process'])} paused",
         (_WHO,),
         seconds=6.0,
@@ -243,7 +280,7 @@ CATALOGUE: tuple[FaultKind, ...] = (
         "disk-full",
         "host",
         "The disk is full for recordings and the stack's own log: a recording that runs ends.",
-        lambda s: "disk full for recordings and the stack's log",
+        lambda s: "disk full for recordings and log",
         seconds=30.0,
     ),
 )

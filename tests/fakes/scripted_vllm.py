@@ -69,13 +69,13 @@ async def _serve(options: dict[str, str]) -> None:
         return "".join(f"vllm:{name}{label} {value}\n" for name, value in figures.items())
 
     ttft_s, gap_s = (float(os.environ.get(f"SCRIPTED_{name}_S", "0.02")) for name in ("TTFT", "GAP"))
-    server = KnownServer(
-        Behaviour(ttft_s=ttft_s, gap_s=gap_s), pace=step, metrics=metrics, port=int(options["--port"])
-    )
+    server = KnownServer(Behaviour(ttft_s=ttft_s, gap_s=gap_s), pace=step, metrics=metrics, port=int(options["--port"]))
     for said in START:
         print(INFO + said, flush=True)
     async with server:
         print("INFO:     Application startup complete.", flush=True)
         code = await core.wait()
-        print(f"(EngineCore pid={core.pid}) ERROR 11-25 04:00:09 [core.py:1] RuntimeError: ended with {code}", flush=True)
+        print(
+            f"(EngineCore pid={core.pid}) ERROR 11-25 04:00:09 [core.py:1] RuntimeError: ended with {code}", flush=True
+        )
         os._exit(0)
