@@ -103,7 +103,7 @@ class FaultKit:
             return refused("No fault lasts now." if name is None else self._why_none(name))
         for one in found:
             await self._end(one, "undone")
-        return Change(f"undone: {'; '.join(one.text for one in found)}")
+        return Change(f"undone: {'; '.join(one.text for one in found)}.")
 
     async def close(self) -> None:
         """Undo all of them, whatever fails on the way: nothing of a fault outlives the stack."""
