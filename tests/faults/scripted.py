@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,12 +19,13 @@ import pytest
 from server import commands
 from server.client import StackClient
 from server.commands import Command
-from server.config import LoadSettings, StackSettings, default_paths
+from server.config import default_paths
 from server.telemetry.snapshot import Snapshot
 from tests.fakes.scripted_vllm import make_package
 from tests.faults.ledger import Tally, people
 from tests.faults.terminal import Terminal
 
+SNAPSHOT_S = 0.5
 ROOT = Path(__file__).parents[2]
 
 
@@ -46,18 +48,27 @@ class ScriptedStack:
         monkeypatch.setenv("SCRIPTED_GAP_S", "0.03")
         self.paths = default_paths()
         self.client = StackClient(self.paths)
+        self._people = 0
+        self._before = Tally()
 
-    def up(self, people: int = 4, think_s: float = 0.5) -> None:
-        settings = StackSettings(
-            model="shape:tiny",
-            engine_python=sys.executable,
-            engine_port=free_port(),
-            gateway_port=free_port(),
-            device="cpu",
-            max_num_seqs=8,
-            load=LoadSettings(people=people, think_s=think_s, prompt_tokens=20, output_tokens=12),
-        )
-        self.client.start(settings)
+    def up(self, count: int = 4, think_s: float = 0.5) -> None:
+        self._people = count
+        options = {
+            "model": "shape:tiny",
+            "engine-python": sys.executable,
+            "engine-port": free_port(),
+            "port": free_port(),
+            "device": "cpu",
+            "max-num-seqs": 8,
+            "people": count,
+            "think": think_s,
+            "prompt-tokens": 20,
+            "output-tokens": 12,
+        }
+        named = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        command = [sys.executable, "-m", "console.cli", "up", "--wait", "--no-discover", *named]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         self.until("the engine serves and people ask", lambda s: s.engine.phase == "ready" and s.people.sent_total > 2)
 
     def send(self, command: Command) -> str:
@@ -81,17 +92,21 @@ class ScriptedStack:
             time.sleep(0.05)
 
     def settled(self) -> Tally:
-        """Everybody's requests once nobody is under way; who went home comes back after it."""
-        wanted = self.client.snapshot().people.wanted
+        """Everybody's requests since the last time, once nobody is under way; who went home comes back after it."""
         self.send(commands.People(count=0))
-        quiet = self.until("nobody is under way", lambda s: s.people.in_flight.v == 0 and not s.people.people.v)
-        self.send(commands.People(count=wanted))
-        return people(quiet)
+        told = time.monotonic() + 2 * SNAPSHOT_S
+        quiet = self.until(
+            "nobody is under way", lambda s: s.at > told and s.people.in_flight.v == 0 and not s.people.people.v
+        )
+        self.send(commands.People(count=self._people))
+        total, before = people(quiet), self._before
+        self._before = total
+        return total.since(before) if total.sent >= before.sent else total
 
     def passed(self) -> Tally:
         """The same as the gateway counts them, whoever asked."""
         page = httpx.get(f"{self.client.snapshot().queue.url}/metrics", trust_env=False).text
-        read = int(float(re.search(r"_requests_total (\S+)", page)[1]))  # type: ignore[index]
+        read = int(float(re.search(r"_requests_total (\d\S*)", page)[1]))  # type: ignore[index]
         ends = dict.fromkeys(("completed", "rejected", "failed", "cancelled", "expired"), 0)
         for outcome, count in re.findall(r'_requests_finished_total{outcome="(\w+)".*} (\S+)', page):
             ends[outcome] += int(float(count))
