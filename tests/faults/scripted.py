@@ -49,7 +49,7 @@ class ScriptedStack:
         self.paths = default_paths()
         self.client = StackClient(self.paths)
         self._people = 0
-        self._before = Tally()
+        self._before = (Tally(), Tally())
 
     def up(self, count: int = 4, think_s: float = 0.5) -> None:
         self._people = count
@@ -91,20 +91,24 @@ class ScriptedStack:
                 pytest.fail(f"not within {limit_s:.0f} s: {what}\n{snapshot.people}\n{snapshot.events}")
             time.sleep(0.05)
 
-    def settled(self) -> Tally:
-        """Everybody's requests since the last time, once nobody is under way; who went home comes back after it."""
+    def settled(self, *, by_gateway: bool = False) -> Tally:
+        """Everybody's requests since the last time, once nobody is under way; who went home comes back after it.
+
+        As people count them, or as the gateway does, which outlives them.
+        """
         self.send(commands.People(count=0))
         told = time.monotonic() + 2 * SNAPSHOT_S
         quiet = self.until(
             "nobody is under way", lambda s: s.at > told and s.people.in_flight.v == 0 and not s.people.people.v
         )
+        totals = (people(quiet), self._passed())
+        before, self._before = self._before, totals
         self.send(commands.People(count=self._people))
-        total, before = people(quiet), self._before
-        self._before = total
-        return total.since(before) if total.sent >= before.sent else total
+        total, was = totals[by_gateway], before[by_gateway]
+        return total.since(was) if total.sent >= was.sent else total
 
-    def passed(self) -> Tally:
-        """The same as the gateway counts them, whoever asked."""
+    def _passed(self) -> Tally:
+        """All that the gateway read, whoever asked."""
         page = httpx.get(f"{self.client.snapshot().queue.url}/metrics", trust_env=False).text
         read = int(float(re.search(r"_requests_total (\d\S*)", page)[1]))  # type: ignore[index]
         ends = dict.fromkeys(("completed", "rejected", "failed", "cancelled", "expired"), 0)

@@ -193,13 +193,13 @@ def test_a_killed_gateway_comes_back_and_people_with_it(
 def test_killed_people_are_replaced_and_the_gateway_knows_how_each_request_ended(
     stack: ScriptedStack, screen: Terminal, usual: list[str]
 ) -> None:
-    before = stack.passed()
+    stack.settled()
     stack.until("some are under way", lambda s: (s.people.in_flight.v or 0) > 2)
     answer = stack.provoke("kill", process="load")
     after_s = screen.until(r"load \d ended with code -9: starting it again")
-    stack.until("others come", lambda s: s.people.sent_total > 3 and s.people.people.v)
-    stack.settled()
-    requests = stack.passed().since(before)
+    stack.until("others come", lambda _: stack.client.send(commands.People(count=4)).ok)
+    stack.serves()
+    requests = stack.settled(by_gateway=True)
     assert requests.cancelled > 0
     enter(
         Row(
