@@ -182,7 +182,7 @@ DEEDS: tuple[Deed, ...] = (
         "retry storm",
         "People who ask again and again come, or go home",
         "load",
-        rank=4,
+        rank=3,
     ),
     Deed(
         "extra('long')",
