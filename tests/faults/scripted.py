@@ -1,4 +1,5 @@
-"""A real stack, gateway and people before a scripted engine, and a real console on it: for faults that need no model."""
+"""A real stack, gateway and people, and a real console on it: before a scripted engine for faults that need no model, or
+before the real one."""
 
 from __future__ import annotations
 
@@ -35,30 +36,25 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class ScriptedStack:
-    """`home` is a short folder of its own."""
+class FaultyStack:
+    """`home` is a short folder of its own; `engine`: options of `up`."""
 
-    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch, engine: dict[str, str]) -> None:
         self.home = home
+        self._engine = engine
         home.mkdir(parents=True, exist_ok=True)
-        make_package(home / "packages")
-        known = filter(None, (str(home / "packages"), str(ROOT), os.environ.get("PYTHONPATH")))
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(known))
         monkeypatch.setenv("SPARK_SERVE_HOME", str(home))
-        monkeypatch.setenv("SCRIPTED_GAP_S", "0.03")
         self.paths = default_paths()
         self.client = StackClient(self.paths)
         self._people = 0
         self._before = (Tally(), Tally())
 
-    def up(self, count: int = 4, think_s: float = 0.5) -> None:
+    def up(self, count: int = 4, think_s: float = 0.5, limit_s: float = 50.0) -> None:
         self._people = count
         options = {
-            "model": "shape:tiny",
-            "engine-python": sys.executable,
+            **self._engine,
             "engine-port": free_port(),
             "port": free_port(),
-            "device": "cpu",
             "max-num-seqs": 8,
             "people": count,
             "think": think_s,
@@ -67,7 +63,7 @@ class ScriptedStack:
         }
         named = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         command = [sys.executable, "-m", "console.cli", "up", "--wait", "--no-discover", *named]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         self.until("the engine serves and people ask", lambda s: s.engine.phase == "ready" and s.people.sent_total > 2)
 
@@ -161,6 +157,28 @@ class ScriptedStack:
             self.client.stopped(daemon, 30.0)
         for process in self.processes():
             process.kill()
+
+
+class ScriptedStack(FaultyStack):
+    """Before a scripted engine of two processes."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(home, monkeypatch, {"model": "shape:tiny", "engine-python": sys.executable, "device": "cpu"})
+        make_package(home / "packages")
+        known = filter(None, (str(home / "packages"), str(ROOT), os.environ.get("PYTHONPATH")))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(known))
+        monkeypatch.setenv("SCRIPTED_GAP_S", "0.03")
+
+
+class RealStack(FaultyStack):
+    """Before vLLM with SmolLM2; the engine's environment and the model are this machine's."""
+
+    def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        shared = default_paths().data
+        home.mkdir(parents=True, exist_ok=True)
+        shared.mkdir(parents=True, exist_ok=True)
+        (home / "data").symlink_to(shared)
+        super().__init__(home, monkeypatch, {"model": "smollm2"})
 
 
 def console(cells: int = 160, rows: int = 48) -> Terminal:
