@@ -24,11 +24,13 @@ from console.kept import KEEP, Kept, Only
 from console.messages import Answered, RequestsCame, RequestsWanted, Sampled, SourceEnded, SourceLost, Wanted
 from console.palette import ColourBlind
 from console.panels.capacity import searching
+from console.provoking import FaultDraft, kill_question
 from console.rules import ordered
 from console.screens.ask import AskKey, AskNote, HelpScreen
 from console.screens.base import MIN_CELLS, MIN_ROWS, CockpitScreen
 from console.screens.capacity import CapacityScreen
 from console.screens.engine import EngineScreen
+from console.screens.faults import FaultScreen
 from console.screens.flow import FlowScreen
 from console.screens.load import LoadScreen
 from console.screens.policy import PolicyScreen
@@ -39,6 +41,7 @@ from loadgen.records import Behaviour
 from server import commands
 from server.commands import Command
 from server.engine.cold import KINDS
+from server.faults.catalogue import NAMES
 from server.gateway.policy import Order
 from server.telemetry.snapshot import People, Snapshot
 
@@ -210,7 +213,7 @@ class CockpitApp(App[Left]):
         """Draw the view on the screen below any question, and on the panel above it."""
         view = self.view()
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, CockpitScreen | PolicyScreen):
+            if isinstance(screen, CockpitScreen | PolicyScreen | FaultScreen):
                 screen.show(view)
             if isinstance(screen, CockpitScreen):
                 return
@@ -320,6 +323,30 @@ class CockpitApp(App[Left]):
         """The panel with the queue's policy and the engine's knobs."""
         if isinstance(self.screen, CockpitScreen):
             self.push_screen(PolicyScreen())
+
+    def action_faults(self) -> None:
+        """The sheet with the faults."""
+        if isinstance(self.screen, CockpitScreen):
+            self.push_screen(FaultScreen())
+
+    def action_fault(self, name: str, value: str | None = None) -> None:
+        """Provoke one, as it is by default or with this main setting; ask where it asks."""
+        kind = NAMES[name]
+        given = {} if value is None else {name: {kind.parameters[0].name: kind.parameters[0].taken(value)}}
+        command = FaultDraft(given).command(kind)
+        if not kind.asks:
+            self._send(command)
+            return
+
+        def answered(key: str | None) -> None:
+            if key == "y":
+                self._send(command)
+
+        self.push_screen(AskKey(kill_question(command), {"y": "yes, kill it"}), answered)
+
+    def action_unfault(self) -> None:
+        """Undo every fault that lasts."""
+        self._send(commands.Unfault())
 
     def action_order(self, order: Order, plain: bool = False) -> None:
         """Who of those who wait goes next, from now on."""

@@ -16,7 +16,7 @@ from typing import NoReturn, get_args
 import msgspec
 import psutil
 
-from console import compare_verb, load_verbs, request_verb
+from console import compare_verb, fault_verb, load_verbs, request_verb
 from console.sources.base import Source
 from console.verb import UsageError, count, port, positive, seconds_or_off, send
 from server import commands
@@ -131,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 
     load_verbs.add(verb)
     compare_verb.add(verb)
+    fault_verb.add(verb)
     request_verb.add(verb)
 
     engine = verb("engine", _engine_help, "Install vLLM in an environment of its own, or look at what is there.")

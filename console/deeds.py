@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from console.kept import ONLY_EXPLAINED
 from loadgen.presets import presets
 from loadgen.profile import Profile
+from server.faults.catalogue import CATALOGUE, FaultKind
 from server.telemetry.snapshot import Snapshot
 
 Touches = Literal["nothing", "stack", "load"]
@@ -55,6 +56,16 @@ _ORDERS = (
     ("shortest", ",True", "plain shortest", "Without ageing: see long prompts wait for ever"),
     ("priority", ",True", "plain priority", "Without ageing: see low priorities wait for ever"),
 )
+
+
+def _variants(kind: FaultKind) -> list[tuple[str, str]]:
+    """As the palette lists a fault: one entry, or one for each value of its main parameter where those are few and apart."""
+    main = kind.parameters[0] if kind.parameters else None
+    if main is None or not (main.closed or kind.name == "burst"):
+        return [("", "")]
+    return [(f",'{value}'", f" {value}") for value in main.steps]
+
+
 POLICY_CHANGE = Deed("screen.change(1)", "", "", "policy", "Change the queue's policy", "load")
 """What the panel does, apart from being looked at."""
 
@@ -136,6 +147,14 @@ DEEDS: tuple[Deed, ...] = (
     Deed("screen.change(1)", "right", "", "change", "Change what is chosen", "load", rank=0, where="policy"),
     Deed("screen.change(-1)", "left", "", "change", "Change what is chosen", "load", rank=0, where="policy"),
     Deed("screen.take", "enter", "", "take", "Take what was changed", "load", rank=0, where="policy"),
+    Deed("screen.choose(-1)", "up", "", "choose", "Choose a fault", rank=0, where="faults"),
+    Deed("screen.choose(1)", "down", "", "choose", "Choose the next fault", rank=0, where="faults"),
+    Deed("screen.change(1)", "right", "", "change", "Change what is set of the fault", rank=0, where="faults"),
+    Deed("screen.change(-1)", "left", "", "change", "Change what is set of the fault", rank=0, where="faults"),
+    Deed("screen.turn", "tab", "", "next setting", "The next setting of the fault", rank=0, where="faults"),
+    Deed(
+        "screen.take", "enter", "", "provoke or undo", "Provoke the fault, or undo it", "load", rank=0, where="faults"
+    ),
     Deed("burst", "b", "b", "burst", "Send 3 x max-num-seqs requests at once and watch the queue", "load", rank=4),
     Deed(
         "extra('slow')",
@@ -163,7 +182,7 @@ DEEDS: tuple[Deed, ...] = (
         "retry storm",
         "People who ask again and again come, or go home",
         "load",
-        rank=4,
+        rank=3,
     ),
     Deed(
         "extra('long')",
@@ -183,6 +202,7 @@ DEEDS: tuple[Deed, ...] = (
         "load",
         rank=3,
     ),
+    Deed("faults", "x", "x", "faults", "Provoke a fault, timed and undone: a paused process, a bad line, ..", rank=4),
     Deed("restart", "c", "c", "cold restart", "Restart the engine, in the kind of cold you choose", "load", rank=4),
     Deed(
         "people(1)",
@@ -219,6 +239,21 @@ DEEDS: tuple[Deed, ...] = (
         Deed(f"order('{order}'{plain})", "", "", "policy", explained, "load", title=f"policy: {title}", rank=0)
         for order, plain, title, explained in _ORDERS
     ),
+    *(
+        Deed(
+            f"fault('{kind.name}'{value})",
+            "",
+            "",
+            "fault",
+            kind.says,
+            "load",
+            title=f"fault: {kind.name.replace('-', ' ')}{named}",
+            rank=0,
+        )
+        for kind in CATALOGUE
+        for value, named in _variants(kind)
+    ),
+    Deed("unfault", "", "", "fault", "Undo every fault that lasts", "load", title="faults: undo all", rank=0),
     *(
         Deed(
             f"preset('{preset.name}')",

@@ -9,6 +9,7 @@ from console import format as fmt
 from console.history import History
 from console.ink import Span
 from console.kept import Kept, Listing
+from console.provoking import FaultDraft
 from console.rules import Draft
 from server.telemetry.snapshot import Quantiles, Snapshot, Value
 
@@ -51,6 +52,8 @@ class View:
     """What of them is shown, on the Requests screen."""
     draft: Draft = field(default_factory=Draft)
     """What is changed on the policy panel and not taken yet."""
+    faults: FaultDraft = field(default_factory=FaultDraft)
+    """What is set on the fault sheet."""
     greyed: str = ""
     """Why nothing of what the load meets can be changed now; empty when it can."""
 

@@ -6,6 +6,7 @@ The gateway and the load workers are such children. They leave when their stdin 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -110,7 +111,8 @@ class JsonChild:
         try:
             hear(what)
         except Exception as error:  # whatever it is, it is the listener's
-            print(f"{self.name}: {error!r}", file=sys.stderr, flush=True)  # noqa: T201 - the daemon's log
+            with contextlib.suppress(OSError):  # the daemon's log; the disk may be full
+                print(f"{self.name}: {error!r}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 class KeptChild:

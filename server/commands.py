@@ -140,6 +140,21 @@ class Knobs(EngineKnobs, frozen=True, kw_only=True, omit_defaults=True, tag_fiel
     """Change the engine's own scheduling, for which it restarts. What isn't named stays as it is."""
 
 
+class Fault(msgspec.Struct, frozen=True, tag_field="command", tag="fault"):
+    """Provoke a fault of `server.faults.catalogue`. What is not set is as it says there; a fault that lasts is undone after
+    `seconds`."""
+
+    name: str
+    settings: dict[str, int | float | str] = {}
+    seconds: float | None = None
+
+
+class Unfault(msgspec.Struct, frozen=True, tag_field="command", tag="unfault"):
+    """Undo the faults of this name; None: all that last."""
+
+    name: str | None = None
+
+
 class Marker(msgspec.Struct, frozen=True, tag_field="command", tag="marker"):
     """Note an event on the charts."""
 
@@ -186,6 +201,8 @@ Command = (
     | Limits
     | Policy
     | Knobs
+    | Fault
+    | Unfault
     | Marker
     | Record
     | Report

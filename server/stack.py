@@ -32,6 +32,13 @@ from server.engine.cold import KINDS
 from server.engine.errors import EngineError
 from server.engine.lifecycle import AttachedEngine, Lifecycle, OwnEngine
 from server.engine.logfile import tail
+from server.engine.processes import roles
+from server.faults.catalogue import MARK, FaultError
+from server.faults.client import ClientEdge
+from server.faults.host import HostEdge
+from server.faults.kit import FaultKit
+from server.faults.network import NetworkEdge
+from server.faults.process import ProcessEdge
 from server.gateway import records as gateway
 from server.gateway.policy import Policy, PolicyChange
 from server.population import Change, Population
@@ -66,11 +73,13 @@ MARKS = {
     "marker": "m",
     "capacity": "k",
     "compare": "v",
+    "fault": MARK,
 }
 CHILD_STOP_S = 5.0
 GATEWAY_START_S = 30.0
 GUESSED_SEQUENCES = 64
 COMPARING = "A comparison runs and needs the stack as it is; stop it first (`spark-serve compare --stop`)."
+SEARCHING = "A capacity search runs and needs the people as they are; stop it first."
 GUESSED = "a guess: the engine's --max-num-seqs is not known"
 
 
@@ -123,6 +132,23 @@ class Stack:
         self._restarting: asyncio.Task[None] | None = None
         self._interruption = Interruption(PRESETS[self.settings.slo], self._began)
         self._noted: dict[str, int] = {}
+        self._detour: str | None = None
+        """Where the gateway is to look for the engine, while the way there has a fault."""
+        self._wire = NetworkEdge(
+            paths.logs / "faults.log",
+            targets={"engine": lambda: self._engine.url, "people": lambda: self._gateway_url},
+            route={"engine": self._lead_to_engine, "people": self._lead_people},
+        )
+        self._host = HostEdge(lambda: self._gateway.pid, lambda: self._recorder)
+        self._faults = FaultKit(
+            {
+                "client": ClientEdge(lambda: self._population),
+                "network": self._wire,
+                "process": ProcessEdge(self._pids_of),
+                "host": self._host,
+            },
+            lambda kind, text: self._event(kind, text, MARKS[kind]),
+        )
 
     # life
 
@@ -168,6 +194,7 @@ class Stack:
                         task.cancel()
                         with contextlib.suppress(asyncio.CancelledError, Exception):
                             await task
+                await self._try(self._faults.close())
                 await self._take_down()
                 ticker.cancel()
                 stopped.cancel()
@@ -205,6 +232,7 @@ class Stack:
         await self._try(self._population.stop(CHILD_STOP_S))
         await self._try(self._engine.stop())
         await self._try(self._gateway.stop(CHILD_STOP_S))
+        await self._try(self._wire.close())
         if self._recorder is not None:
             self._recorder.close()
         for process in psutil.Process().children(recursive=True):  # a conversion that was under way
@@ -223,7 +251,7 @@ class Stack:
         state = "ready" if self._engine.phase == "ready" else "starting"
         return [
             *(sys.executable, "-m", "server.gateway", "--host", self.settings.gateway_host),
-            *("--port", str(self.settings.gateway_port), "--engine-url", self._engine.url, "--engine-state", state),
+            *("--port", str(self.settings.gateway_port), "--engine-url", self._way_to_engine, "--engine-state", state),
             *("--policy", msgspec.json.encode(self._whole_policy()).decode()),
         ]
 
@@ -252,6 +280,7 @@ class Stack:
         if isinstance(record, _Listening):
             self._gateway_port = record.port
             self._gateway_up.set()
+            self._wire.moved()
             self._tell_gateway()
             self._note_pids()
             return
@@ -315,7 +344,29 @@ class Stack:
         state: gateway.EngineState = "ready" if ready else "starting" if starting else "down"
         self._send_policy()
         hold = starting or self._engine.comes_back
-        self._gateway.send(gateway.SetEngine(state, self._engine.url if ready else None, hold=hold))
+        self._gateway.send(gateway.SetEngine(state, self._way_to_engine if ready else None, hold=hold))
+
+    @property
+    def _way_to_engine(self) -> str:
+        return self._detour or self._engine.url
+
+    def _lead_to_engine(self, detour: str | None) -> None:
+        self._detour = detour
+        self._tell_gateway()
+
+    def _lead_people(self, detour: str | None) -> None:
+        self._population.retarget(detour)
+
+    def _pids_of(self, role: str) -> list[int]:
+        """Our processes that have this role, for a fault. Raises FaultError."""
+        if role == "gateway":
+            return [self._gateway.pid] if self._gateway.pid else []
+        if role == "load":
+            return self._population.pids
+        if self._engine.attached:
+            raise FaultError("Somebody else started this engine; its processes are left alone.")
+        root = self._engine.measured_pid
+        return roles(root).get(role, []) if root else []
 
     def _want_load(self) -> None:
         if self._driving and self._load_task is None:
@@ -408,6 +459,7 @@ class Stack:
             people=self._population.wanted,
             capacity=self._search.progress,
             comparison=self._comparer.progress,
+            faults=self._faults.active(time.monotonic()),
         )
 
     @property
@@ -452,8 +504,12 @@ class Stack:
             return self._restart(command)
         if isinstance(command, commands.Report):
             return await self._report(command)
+        if isinstance(command, commands.Unfault):
+            return self._marked(await self._faults.stop(command.name))
         if not self._driving:
             return Answer(ok=False, message=READ_ONLY)
+        if isinstance(command, commands.Fault):
+            return await self._provoke(command)
         if why := self._population.why_not:
             return Answer(ok=False, message=why)
         if isinstance(command, commands.Capacity):
@@ -461,18 +517,23 @@ class Stack:
                 return Answer(ok=False, message=COMPARING)
             return self._marked(self._search.change(command, PRESETS[self.settings.slo]))
         if self._search.running:
-            return Answer(ok=False, message="A capacity search runs and needs the people as they are; stop it first.")
+            return Answer(ok=False, message=SEARCHING)
         if isinstance(command, commands.Compare):
             return self._marked(self._comparer.change(command))
         if self._comparer.running:
             return Answer(ok=False, message=COMPARING)
         return self._marked(self._population.change(command))
 
+    async def _provoke(self, command: commands.Fault) -> Answer:
+        if self._search.running or self._comparer.running:
+            return Answer(ok=False, message=SEARCHING if self._search.running else COMPARING)
+        return self._marked(await self._faults.begin(command.name, command.settings, command.seconds))
+
     def _marked(self, outcome: Change) -> Answer:
         """What became of a change of the load, on the charts if it was one."""
         if outcome.kind:
             return self._done(outcome.kind, outcome.text)
-        return Answer(ok=outcome.ok, message=outcome.text)
+        return Answer(ok=outcome.ok, message=f"{outcome.text[:1].upper()}{outcome.text[1:]}")
 
     def _search_ended(self, progress: Progress) -> None:
         answer = progress.answer
@@ -631,6 +692,7 @@ class Stack:
 
     def _start_recording(self, path: Path) -> None:
         self._recorder = Recorder(path)
+        self._host.fill(self._recorder)
 
     def _done(self, kind: str, text: str) -> Answer:
         self._event(kind, text, MARKS[kind])
@@ -638,4 +700,5 @@ class Stack:
 
 
 def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)  # noqa: T201 - the daemon's log
+    with contextlib.suppress(OSError):  # the daemon's log; a full disk must not stop the daemon
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)  # noqa: T201

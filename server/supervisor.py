@@ -178,6 +178,7 @@ class Supervisor:
         self._asked = True
         self._look()
         self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)  # one that stands still would not hear it
         await self._gone(grace_s)
         killed: list[int] = []
         deadline = time.monotonic() + KILL_S

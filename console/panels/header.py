@@ -5,10 +5,13 @@ from __future__ import annotations
 from console import format as fmt
 from console.ink import Line, Span, between, fit, line, pick, width
 from console.panels.beat import no_step
+from console.panels.faults import clause
 from console.panels.letters import tall
 from console.view import View
 from server.telemetry.snapshot import Snapshot
 
+FAULT_CELLS = 52
+"""What a fault that lasts gets of a line in any case."""
 BADGES = {
     "GOOD": "badge-good",
     "BENDING": "badge-warn",
@@ -117,7 +120,9 @@ def reason(view: View) -> Line:
 
 
 def _second(view: View, cells: int) -> Line:
-    """The reason, and at the right edge what was found of the capacity, if both fit whole."""
+    """The reason, and at the right edge a fault that lasts; without one what was found of the capacity, if both fit whole."""
+    if faulty := clause(view.snapshot, max(FAULT_CELLS, cells - width(reason(view)) - 4)):
+        return between(line(" ") + reason(view), faulty + line(" "), cells)
     left, right = line(" ") + reason(view), comparing(view) or capacity(view)
     right = pick(cells - width(left) - 3, right, right[:2], ())
     return between(left, right + line(" "), cells)

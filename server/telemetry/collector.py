@@ -35,6 +35,7 @@ from server.telemetry.little import LittleWindow
 from server.telemetry.load_series import NO_LOAD, LoadSeries
 from server.telemetry.scraper import TIMEOUT_S, ScrapeError, SourceLog, fetch, fetch_metrics
 from server.telemetry.snapshot import (
+    ActiveFault,
     Engine,
     Event,
     Feel,
@@ -76,6 +77,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What the people were asked to be: wanted, weights, extras, preset, arrivals, profile."""
     capacity: Progress | None = None
     comparison: CompareProgress | None = None
+    faults: list[ActiveFault] = []
 
 
 class Collector:
@@ -249,6 +251,7 @@ class Collector:
             host=Host() if self._host is None else aged_readings(self._host[1], at=self._host[0], now=now),
             capacity=facts.capacity,
             comparison=facts.comparison,
+            faults=facts.faults,
             events=facts.events[-EVENTS:],
             sources=self._states(now),
         )

@@ -48,6 +48,8 @@ class Recorder:
         """Create `path`. Raises RecordingError when it exists or cannot be written."""
         self.path = path
         self._requests: BinaryIO | None = None
+        self._kept: dict[int, int] = {}
+        """Descriptor -> the one of the disk that it stood for, while `fill` holds."""
         self.snapshots = 0
         self._first_at: float | None = None
         self._last_at = 0.0
@@ -85,6 +87,27 @@ class Recorder:
             self._requests = os.fdopen(descriptor, "wb")
         self._requests.write(line.rstrip(b"\n") + b"\n")
 
+    def fill(self, device: str) -> None:
+        """Let every write go to this device instead, e.g. one that is always full, until `relieve`. Raises OSError."""
+        self.relieve()
+        for file in self._files:
+            number = file.fileno()
+            instead = os.open(device, os.O_WRONLY | os.O_CLOEXEC)
+            self._kept[number] = os.dup(number)
+            os.dup2(instead, number, inheritable=False)
+            os.close(instead)
+
+    def relieve(self) -> None:
+        """Write to the disk again."""
+        for number, kept in self._kept.items():
+            os.dup2(kept, number, inheritable=False)
+            os.close(kept)
+        self._kept.clear()
+
+    @property
+    def _files(self) -> list[BinaryIO]:
+        return [file for file in (self._file, self._requests) if file is not None and not file.closed]
+
     def flush(self) -> None:
         """Everything that was written can be read. Raises OSError."""
         if self._requests is not None:
@@ -100,6 +123,9 @@ class Recorder:
             with contextlib.suppress(OSError):
                 self._file.write(self._packer.flush())
             self._file.close()
+        for kept in self._kept.values():  # not put back: the end of a stream with a hole would spoil what is before it
+            os.close(kept)
+        self._kept.clear()
 
     def _append(self, line: bytes) -> None:
         packed = self._packer.compress(line + b"\n") + self._packer.flush(zlib.Z_SYNC_FLUSH)

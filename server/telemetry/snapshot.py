@@ -472,6 +472,20 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     """One letter for the charts."""
 
 
+class ActiveFault(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """A fault that was provoked and lasts."""
+
+    name: str
+    """One of `server.faults.catalogue`."""
+    text: str
+    """What it is, in one clause."""
+    mark: str
+    since_s: float
+    left_s: float | None = None
+    """Until it is undone by itself."""
+    settings: dict[str, int | float | str] = {}
+
+
 class SourceState(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     """How well a source answers."""
 
@@ -514,6 +528,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The comparison of policies that runs, or the latest one of this stack."""
     events: list[Event] = []
     """The latest, oldest first, at most 20."""
+    faults: list[ActiveFault] = []
+    """Those that are provoked and last, oldest first."""
     sources: dict[str, SourceState] = {}
     limit_detail: Limit = Limit()
 

@@ -13,6 +13,7 @@ from loadgen.prompts import Mix
 from server.gateway.policy import Policy
 from server.gateway.records import QueuedRequest
 from server.telemetry.snapshot import (
+    ActiveFault,
     Breakdown,
     ColdStart,
     Engine,
@@ -294,6 +295,15 @@ def change(snapshot: Snapshot, **parts: Any) -> Snapshot:
         )
     return msgspec.structs.replace(snapshot, **made)
 
+
+FAULTY = change(
+    LOADED,
+    faults=[
+        ActiveFault("latency", "latency 500 ms on engine", "i", 12.0, 18.0, {"ms": 500.0, "on": "engine"}),
+        ActiveFault("pause", "engine core paused", "i", 2.0, 4.0, {"process": "engine-core"}),
+    ],
+)
+"""Two faults last."""
 
 LONG = QueuedRequest("r00031", "reader", 0, 5_688, 512, 6.3)
 BY_TOKENS = change(

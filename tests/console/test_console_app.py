@@ -274,7 +274,7 @@ async def test_in_open_loop_plus_raises_the_rate() -> None:
 
 
 def test_every_key_stands_once_on_each_screen() -> None:
-    for screen in ("", "requests", "load", "capacity", "policy"):
+    for screen in ("", "requests", "load", "capacity", "policy", "faults"):
         keys = [key for deed in DEEDS if deed.where in {"", screen} and deed.keys for key in deed.keys.split(",")]
         assert len(keys) == len(set(keys))
 
@@ -285,7 +285,7 @@ async def test_the_footer_fits_80_columns_with_what_matters_most() -> None:
         await until(pilot, lambda: "burst" in screen_text(app))
         footer = screen_text(app).splitlines()[-1]
         assert "…" not in footer
-        for part in ("b burst", "s slow", "t retry", "c cold", "+ -", "p policy", "4 load", "5 capacity", "? help"):
+        for part in ("b burst", "s slow", "x faults", "c cold", "+ -", "p policy", "4 load", "5 capacity", "? help"):
             assert part in footer
 
 

@@ -252,3 +252,16 @@ def test_queue_stage_with_each_reason(snap_compare: Compare, state: str, size: t
 
 def test_engine_screen_with_a_blocked_line(snap_compare: Compare) -> None:
     assert look(snap_compare, samples.BY_TOKENS, WIDE, keys=("3",))
+
+
+@pytest.mark.parametrize("size", [WIDE, OLD], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_fault_sheet(snap_compare: Compare, size: tuple[int, int]) -> None:
+    assert look(snap_compare, samples.FAULTY, size, keys=("x", "up", "up", "up", "up"))
+
+
+def test_flow_with_a_fault(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.FAULTY, OLD)
+
+
+def test_fault_sheet_asks_before_it_kills(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.LOADED, WIDE, keys=("x", "up", "up", "up", "right", "enter"))

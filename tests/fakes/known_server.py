@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -78,6 +79,10 @@ class KnownServer:
     healthy: bool = True
     sndbuf: int | None = None
     """SO_SNDBUF of accepted connections, to feel a slow reader soon."""
+    pace: Callable[[], Awaitable[None]] | None = None
+    """What each token waits for besides its time."""
+    metrics: Callable[[], str] | None = None
+    """What /metrics says; None: there is no such page."""
     served: list[Served] = field(default_factory=list)
     open_connections: int = 0
     port: int = 0
@@ -175,6 +180,8 @@ class KnownServer:
         elif path == "/v1/models":
             models = {"object": "list", "data": [{"id": self.model, "object": "model", "owned_by": "tests"}]}
             await _answer(writer, 200, json.dumps(models))
+        elif path == "/metrics" and self.metrics is not None:
+            await _answer(writer, 200, self.metrics(), "text/plain; version=0.0.4")
         elif path == "/health":
             await _answer(writer, 200 if self.healthy else 503, "")
         else:
@@ -257,6 +264,8 @@ class KnownServer:
             if how.fault in {"error_event", "cut", "bare_fin"} and served.tokens >= how.fault_after:
                 break
             await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if self.pace is not None:
+                await self.pace()
             due += how.gap_s
             now = time.monotonic()
             step = min(how.tokens_per_chunk, count - served.tokens)

@@ -98,16 +98,27 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         list(read(tmp_path / "none.rec"))
 
 
-def test_a_full_disk_is_an_error_once_and_closing_is_none() -> None:
-    full = Path("/dev/full")
-    recorder = object.__new__(Recorder)
-    recorder._file = full.open("wb", buffering=0)
-    recorder._requests = None
-    recorder._packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+def test_a_full_disk_is_an_error_once_closing_is_none_and_what_was_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "run.rec"
+    recorder = Recorder(path)
+    recorder.write(snapshot(0))
+    recorder.fill("/dev/full")
     with pytest.raises(OSError, match="No space left"):
-        recorder.write(snapshot(0))
+        recorder.write(snapshot(1))
     recorder.close()
-    assert recorder._file.closed
+    assert [one.seq for one in read(path)] == [0]
+
+
+def test_a_disk_that_was_full_only_for_a_while_without_a_write_costs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "run.rec"
+    recorder = Recorder(path)
+    recorder.write_request(b"{}")
+    recorder.fill("/dev/full")
+    recorder.relieve()
+    recorder.write(snapshot(0))
+    recorder.close()
+    assert [one.seq for one in read(path)] == [0]
+    assert requests_beside(path).read_bytes() == b"{}\n"
 
 
 def test_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
