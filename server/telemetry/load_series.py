@@ -37,8 +37,17 @@ class LoadSeries:
         self._gaps = HistogramWindow(GAP_S)
         self._read_tokens = SampleWindow(GAP_S)
         self._trouble = ("", -math.inf)
+        self._counted: dict[int, IntervalRecord] = {}
+        """The latest of each worker, however long ago."""
+        self._earlier_sent = 0
+        self._earlier_outcomes: dict[str, int] = {}
+        """Of processes that ended, in whose place others came."""
 
     def on_interval(self, record: IntervalRecord) -> None:
+        before = self._counted.get(record.worker)
+        if before is not None and record.scheduled_total < before.scheduled_total:
+            self._keep(before)
+        self._counted[record.worker] = record
         self._latest[record.worker] = record
         grown = self._grown.setdefault(record.worker, {name: counter_window(GAP_S) for name in _COUNTERS})
         for name, of in _COUNTERS.items():
@@ -46,6 +55,13 @@ class LoadSeries:
         self._gaps.add(record.at, record.gaps)
         if what := trouble(record, self._slo):
             self._trouble = (what, record.at)
+
+    def _keep(self, last: IntervalRecord) -> None:
+        """What a worker had counted when it ended. Who was under way went with it: to the server, they left."""
+        self._earlier_sent += last.scheduled_total
+        gone = last.scheduled_total - sum(last.outcomes.values())
+        for outcome, count in (*last.outcomes.items(), ("abandoned", gone)):
+            self._earlier_outcomes[outcome] = self._earlier_outcomes.get(outcome, 0) + count
 
     def on_tokens(self, at: float, tokens: int) -> None:
         """Tokens of one finished request, however it finished."""
@@ -108,7 +124,7 @@ class LoadSeries:
             known = [v for record in workers if (v := of(record)) is not None]
             return aged(max(known), "load", at=at, now=now) if known else absent("load", "nothing in the interval")
 
-        outcomes: dict[str, int] = {}
+        outcomes = dict(self._earlier_outcomes)
         crowds: dict[str, int] = {}
         for record in workers:
             for outcome, count in record.outcomes.items():
@@ -130,7 +146,7 @@ class LoadSeries:
             if newest.rate_asked is not None
             else absent("load", "closed loop" if newest.mode == "closed" else "a trace has no rate"),
             sent_per_s=self._rate("scheduled", workers, at, now),
-            sent_total=scheduled,
+            sent_total=self._earlier_sent + scheduled,
             outcomes=outcomes,
             loop_lag_ms=worst(lambda r: r.loop_lag_ms),
             cpu_share=worst(lambda r: r.cpu_share),

@@ -105,6 +105,17 @@ def test_a_worker_that_begins_anew_makes_no_negative_rate() -> None:
     assert series(*records).people(12.0).sent_per_s.v == pytest.approx(10.0)
 
 
+def test_what_a_dead_worker_had_sent_stays_counted_and_who_was_under_way_left_with_it() -> None:
+    made = series(
+        interval(1.0, scheduled_total=10, outcomes={"ok": 6, "error": 1}, in_flight=3),
+        interval(3.0, scheduled_total=2, outcomes={"ok": 1}, in_flight=1),
+    )
+    found = made.people(3.0)
+    assert found.sent_total == 12
+    assert found.outcomes == {"ok": 7, "error": 1, "abandoned": 3}
+    assert found.sent_total == sum(found.outcomes.values()) + (found.in_flight.v or 0)
+
+
 def test_the_clipped_share_is_of_all_requests() -> None:
     people = series(interval(0.0, scheduled_total=80, clipped_total=20)).people(0.0)
     assert (people.clipped_share.v, people.clipped_share.n) == (0.25, 80)
