@@ -13,7 +13,7 @@ import msgspec
 import psutil
 
 from server.config import Paths
-from server.supervisor import WAIT_POLL_S, SupervisorError, lives
+from server.supervisor import WAIT_POLL_S, SupervisorError, bears, lives
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -56,16 +56,17 @@ def noted(paths: Paths) -> list[tuple[Entry, psutil.Process]]:
 def find_leftovers(paths: Paths) -> list[tuple[Entry, psutil.Process]]:
     """Processes of the last stack that still live, and those that they begot since it last wrote.
 
-    Who was orphaned since is found by its session. The kernel gives the number of a session to no new process while
-    anybody is in it, so one that is known proves that the others in it are no strangers.
+    Who was orphaned since is found by its session or its mark. The kernel gives the number of a session to no new process
+    while anybody is in it, so one that is known proves that the others in it are no strangers.
     """
     found = {process.pid: (entry, process) for entry, process in noted(paths)}
-    ours = {entry.pid for entry in _entries(paths)}
-    sessions = {session: entry for entry, process in found.values() if (session := _session(process.pid)) in ours}
-    for process in psutil.process_iter() if found else ():
-        if process.pid in found:
+    roots = {entry.pid for entry in _entries(paths)}
+    sessions = {session: entry for entry, process in found.values() if (session := _session(process.pid)) in roots}
+    mark, unnoted = str(paths.pidfile), Entry("engine", 0, 0.0)
+    for process in psutil.process_iter():
+        if process.pid in found or process.pid == os.getpid():
             continue
-        entry = sessions.get(_session(process.pid) or 0)
+        entry = sessions.get(_session(process.pid) or 0) or (unnoted if bears(process, mark) else None)
         if entry is not None and lives(process):
             found[process.pid] = (_begotten(entry, process), process)
     for entry, process in list(found.values()):
@@ -79,7 +80,7 @@ def find_leftovers(paths: Paths) -> list[tuple[Entry, psutil.Process]]:
     return list(found.values())
 
 
-def end_leftovers(paths: Paths, grace_s: float = 10.0) -> list[str]:
+def end_leftovers(paths: Paths, grace_s: float = 5.0) -> list[str]:
     """End what a crashed stack left, with all descendants; returns `name (pid)` for each one that was ended.
 
     Raises SupervisorError if one of them outlives SIGKILL; the pid file stays then.

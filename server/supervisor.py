@@ -20,6 +20,9 @@ import psutil
 from server.engine.errors import EngineError
 from server.engine.logfile import open_log
 
+MARK = "SPARK_SERVE_TREE"
+"""The variable by which a process of a tree is known that nobody saw being born: orphaned at once, in a session of its own.
+One that gives itself a title may lose it (the title is written over its variables)."""
 PR_SET_CHILD_SUBREAPER = 36
 YOUNG_S = 180.0
 LOOK_YOUNG_S, LOOK_S = 0.5, 5.0
@@ -101,11 +104,14 @@ class Supervisor:
         log: Path,
         on_exit: Callable[[int], None],
         on_lost: Callable[[psutil.Process], None] = lambda _: None,
+        mark: str = "",
     ) -> None:
+        """`mark`: what the whole tree bears in the variable `MARK`; by default nothing else bears it."""
         self.name = name
         self._log = log
         self._on_exit = on_exit
         self._on_lost = on_lost
+        self._mark = mark or f"{os.getpid()}.{id(self)}"
         self.vital: list[psutil.Process] = []
         """Descendants without which the child is of no use, to be named once they are there; forgotten with each start."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -147,7 +153,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
-                env=None if env is None else dict(env),
+                env={**(os.environ if env is None else env), MARK: self._mark},
                 start_new_session=True,
             )
         except OSError as error:
@@ -217,7 +223,8 @@ class Supervisor:
             self._on_exit(process.returncode)
 
     def _look(self) -> None:
-        """Note who belongs to the tree now: children of anyone noted, and whoever is in the child's session."""
+        """Note who belongs to the tree now: children of anyone noted, whoever is in the child's session, and orphans of it
+        that came to us."""
         if self._process is None:
             return
         session = self._process.pid
@@ -226,11 +233,15 @@ class Supervisor:
                 self._seen[session] = psutil.Process(session)
         parents = {pid for pid, process in self._seen.items() if process.is_running()}
         self._reap()
-        newborn = True
+        newborn, us = True, os.getpid()
         table = {process.pid: process for process in psutil.process_iter()}
         kin = {pid: (_parent(process), _session(pid)) for pid, process in table.items() if pid not in parents}
         while newborn:
-            found = [pid for pid, (parent, its_session) in kin.items() if parent in parents or its_session == session]
+            found = [
+                pid
+                for pid, (parent, its_session) in kin.items()
+                if parent in parents or its_session == session or (parent == us and bears(table[pid], self._mark))
+            ]
             newborn = bool(found)
             for pid in found:
                 self._seen[pid] = table[pid]
@@ -277,6 +288,14 @@ class Supervisor:
 def lives(process: psutil.Process) -> bool:
     """Still the process it was, and no zombie."""
     return process.is_running() and _status(process) not in {None, psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+
+
+def bears(process: psutil.Process, mark: str) -> bool:
+    """Was it begotten by a tree of this mark?"""
+    try:
+        return bool(process.environ().get(MARK) == mark)
+    except psutil.Error:
+        return False
 
 
 def _status(process: psutil.Process) -> str | None:

@@ -96,7 +96,7 @@ class Lifecycle(Protocol):
 
     @property
     def comes_back(self) -> bool:
-        """It is down, and will be started again without anybody asking."""
+        """It is down and will be started again without anybody asking, or would be if it died now."""
         ...
 
     @property
@@ -243,7 +243,7 @@ class OwnEngine:
         self._model: Model | None = None
         self._plan: LaunchPlan | None = None
         self._log = paths.logs / "engine.log"
-        self._child = Supervisor("engine", self._log, self._died, self._lost)
+        self._child = Supervisor("engine", self._log, self._died, self._lost, mark=str(paths.pidfile))
         self._start = Start(FIRST, time.monotonic())
         self._follower = LogFollower(self._log, from_end=True)
         self._following: asyncio.Task[None] | None = None
@@ -292,7 +292,7 @@ class OwnEngine:
 
     @property
     def comes_back(self) -> bool:
-        return self._again_at is not None
+        return self._again_at is not None or (self.phase == "ready" and self._settings.restart)
 
     @property
     def pids(self) -> dict[str, int]:

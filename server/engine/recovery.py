@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass, replace
 
-DELAYS_S = (1.0, 2.0, 8.0, 30.0, 60.0)
-"""From a death to the next start, by how many deaths in a row; the last one holds for all that follow. The first is long
-enough for a snapshot to show that the engine is down."""
+DELAYS_S = (1.0, 2.0, 8.0, 30.0)
+"""From a death to the next start, by how many of its kind (served, or never ready) there were in a row; the last one holds
+for all that follow. The first is long enough for a snapshot to show that the engine is down."""
 TRIES = 3
 """So many deaths in a row before it was ready are the end: a fourth start would not help."""
-SERVED_S = 60.0
+SERVED_S = 20.0
 """One that served for so long begins a new row."""
 BAD_ARGUMENTS = 2
 """argparse leaves with it: the next start would be told the same."""
@@ -36,9 +36,10 @@ class Death:
 class Row:
     """Deaths in a row."""
 
-    deaths: int = 0
+    served: int = 0
+    """Of engines that had been ready, none of them for long."""
     unready: int = 0
-    """Those since it was last ready."""
+    """Since one was last ready."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,24 @@ class Next:
         """Of a start to come, e.g. `starting it again in 2 s, try 2 of 3`; empty where there is none."""
         if self.after_s is None:
             return ""
-        which = f"try {self.row.unready + 1} of {TRIES}" if self.row.unready else _nth(self.row.deaths)
-        return f"starting it again in {self.after_s:g} s" + (f", {which}" if which else "")
+        which = ""
+        if self.row.unready:
+            which = f", try {self.row.unready + 1} of {TRIES}"
+        elif self.row.served > 1:
+            which = f", death {self.row.served} in a row"
+        return f"starting it again in {self.after_s:g} s{which}"
 
 
 def after(row: Row, death: Death) -> Next:
     """Decide. `row` is that of the deaths before; the answer has the one to pass in next time."""
-    if death.served_s is not None:
-        row = Row() if death.served_s >= SERVED_S else replace(row, unready=0)
-    row = Row(row.deaths + 1, row.unready + (death.served_s is None))
-    if death.served_s is None and (death.code == BAD_ARGUMENTS or row.unready >= TRIES):
-        return Next(None, row)
-    return Next(DELAYS_S[min(row.deaths, len(DELAYS_S)) - 1], row)
+    if death.served_s is None:
+        row = replace(row, unready=row.unready + 1)
+        if death.code == BAD_ARGUMENTS or row.unready >= TRIES:
+            return Next(None, row)
+    else:
+        row = Row(served=1 + (row.served if death.served_s < SERVED_S else 0))
+    in_a_row = row.unready or row.served
+    return Next(DELAYS_S[min(in_a_row, len(DELAYS_S)) - 1], row)
 
 
 def ended(code: int) -> str:
@@ -76,7 +83,3 @@ def ended(code: int) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
-
-
-def _nth(deaths: int) -> str:
-    return f"death {deaths} in a row" if deaths > 1 else ""

@@ -44,16 +44,21 @@ def test_it_is_left_alone_after_bad_arguments_or_three_deaths_before_ready_and_a
 
 
 @given(deaths)
-def test_the_wait_grows_within_a_row_and_begins_anew_after_one_that_served(history: list[Death]) -> None:
-    before: float | None = None
+def test_the_wait_grows_with_deaths_of_a_kind_and_begins_anew_after_one_that_served(history: list[Death]) -> None:
+    before: dict[bool, float] = {}
     for death, decided in zip(history, run(history), strict=True):
-        if decided.after_s is not None:
-            assert decided.after_s in DELAYS_S
-            if (death.served_s or 0.0) >= SERVED_S:
-                assert decided.after_s == DELAYS_S[0]
-            elif before is not None:
-                assert decided.after_s >= before
-        before = decided.after_s
+        served = death.served_s is not None
+        if served:
+            before.pop(False, None)
+        if decided.after_s is None:
+            before.clear()
+            continue
+        assert decided.after_s in DELAYS_S
+        if (death.served_s or 0.0) >= SERVED_S or served not in before:
+            assert decided.after_s == DELAYS_S[0]
+        else:
+            assert decided.after_s > before[served] or before[served] == DELAYS_S[-1]
+        before[served] = decided.after_s
 
 
 @given(unready, ready)
@@ -68,6 +73,7 @@ def test_a_death_of_one_that_was_ready_ends_the_count_of_tries(early: Death, lat
         ([Death(0, 1.0), Death(0, 1.0)], "starting it again in 2 s, death 2 in a row"),
         ([Death(1)], "starting it again in 1 s, try 2 of 3"),
         ([Death(1), Death(-9)], "starting it again in 2 s, try 3 of 3"),
+        ([Death(0, 1.0), Death(0, 1.0), Death(1)], "starting it again in 1 s, try 2 of 3"),
         ([Death(1), Death(1), Death(1)], ""),
         ([Death(2)], ""),
         ([Death(2, 5.0)], "starting it again in 1 s"),

@@ -189,6 +189,44 @@ def test_a_subreaper_inherits_and_reaps_an_orphan_that_left_the_session(tmp_path
     assert done.stdout == "reaped 3\n", done.stderr
 
 
+def test_an_orphan_that_nobody_saw_being_born_is_swept_by_its_mark_and_no_other_child_of_ours(tmp_path: Path) -> None:
+    """It has a session of its own, and its parent was gone before anybody looked."""
+    source = f"""
+    import asyncio, os, pathlib, subprocess, sys
+    from server.supervisor import Supervisor, become_subreaper
+    HASTY = "import os, time\\nif not os.fork():\\n os.setsid()\\n print(os.getpid(), flush=True)\\n time.sleep(600)"
+    async def main():
+        assert become_subreaper()
+        other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        log, ended = pathlib.Path({str(tmp_path / "hasty.log")!r}), asyncio.Event()
+        supervisor = Supervisor("child", log, lambda code: ended.set())
+        supervisor._look = lambda: None  # whatever it could have seen in time
+        await supervisor.start([sys.executable, "-c", HASTY])
+        await ended.wait()
+        while not log.read_text():
+            await asyncio.sleep(0.02)
+        del supervisor._look
+        orphan = int(log.read_text())
+        assert os.path.exists(f"/proc/{{orphan}}")
+        await supervisor.stop()
+        assert not os.path.exists(f"/proc/{{orphan}}")
+        assert other.poll() is None
+        other.kill()
+        print("swept")
+    asyncio.run(main())
+    """
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        cwd=root,
+    )
+    assert done.stdout == "swept\n", done.stderr
+
+
 def test_a_free_port_and_a_listening_one() -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from server import leftovers
 from server.config import Paths, SettingError, default_paths
-from server.supervisor import lives
+from server.supervisor import MARK, lives
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 PARENT = [
@@ -87,6 +88,17 @@ def test_a_session_that_none_of_ours_is_known_to_be_in_is_a_strangers(paths: Pat
         assert all(lives(process) for process in children)
         for process in (*children, stranger):
             process.kill()
+
+
+def test_one_that_nobody_noted_is_found_by_its_mark_and_a_neighbours_is_not(paths: Paths) -> None:
+    """Another stack's engine bears another mark."""
+    ours = subprocess.Popen(SLEEPER, env={**os.environ, MARK: str(paths.pidfile)}, start_new_session=True)
+    theirs = subprocess.Popen(SLEEPER, env={**os.environ, MARK: f"{paths.pidfile}2"}, start_new_session=True)
+    assert leftovers.end_leftovers(paths) == [f"engine child ({ours.pid})"]
+    assert ours.wait() == -15
+    assert theirs.poll() is None
+    theirs.kill()
+    theirs.wait()
 
 
 def test_who_ignores_sigterm_is_killed(paths: Paths) -> None:
