@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -77,21 +78,66 @@ class Paths:
         return self.runtime / "stack.json"
 
     def make(self) -> None:
-        """Create the folders; the runtime folder belongs to this user alone.
+        """Create the folders, for this user alone (0700, whatever the umask).
 
-        Raises SettingError when the socket's path would be too long for the kernel or the folder is somebody else's.
+        Raises SettingError when one cannot be made, the socket's path would be too long for the kernel, or the runtime
+        folder is one in which somebody else could put things.
         """
+        self.check_socket()
         for folder in (self.data, self.state, self.logs, self.recordings, self.starts, self.capacities, self.reports):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if self.runtime.stat().st_uid != os.getuid():
-            raise SettingError(f"{self.runtime} belongs to another user; set SPARK_SERVE_HOME to a folder of yours.")
+            _make(folder)
+        _make(self.runtime)
+        seen = self.runtime.lstat()
+        if stat.S_ISLNK(seen.st_mode) or seen.st_uid != os.getuid() or seen.st_mode & 0o022:
+            why = (
+                "is a symbolic link"
+                if stat.S_ISLNK(seen.st_mode)
+                else "belongs to another user"
+                if seen.st_uid != os.getuid()
+                else "can be written by others"
+            )
+            raise SettingError(f"{self.runtime} {why}; remove it, or set SPARK_SERVE_HOME to a folder of yours.")
         self.runtime.chmod(0o700)
+        for folder in (self.data, self.state):  # what lies there is run, and written to
+            seen = folder.stat()
+            if seen.st_uid not in {os.getuid(), 0} or seen.st_mode & 0o002:
+                raise SettingError(
+                    f"{folder} belongs to another user or can be written by anybody; "
+                    "set SPARK_SERVE_HOME to a folder of yours."
+                )
+
+    def check_socket(self) -> None:
+        """Raises SettingError when the kernel does not take a socket's path of this length."""
         if len(os.fsencode(self.socket)) > SOCKET_PATH_LIMIT:
             raise SettingError(
                 f"The socket path {self.socket} is longer than {SOCKET_PATH_LIMIT} bytes; "
                 "set SPARK_SERVE_HOME to a shorter folder."
             )
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SettingError(
+            f"{folder} cannot be made ({error.strerror}); set SPARK_SERVE_HOME to a folder that can be written."
+        ) from None
+
+
+_given_umask: int | None = None
+
+
+def be_private() -> None:
+    """From now on files of this process are for this user alone. Whoever serves others' files asks `given_umask`."""
+    global _given_umask  # noqa: PLW0603 - the umask belongs to the process, and so does what it was before
+    before = os.umask(0o077)
+    if _given_umask is None:
+        _given_umask = before
+
+
+def given_umask() -> int:
+    """What the umask was when this process began; -1 (as subprocess has it) where nothing changed it."""
+    return -1 if _given_umask is None else _given_umask
 
 
 def default_paths() -> Paths:
