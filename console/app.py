@@ -13,6 +13,7 @@ from textual import on, work
 from textual.actions import SkipAction
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
+from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Resize
 from textual.filter import LineFilter
 from textual.screen import Screen
@@ -124,8 +125,24 @@ class CockpitApp(App[Left]):
 
     def on_mount(self) -> None:
         """Begin to collect."""
+        if isinstance(self._driver, LinuxDriver):
+            self.app_resume_signal.subscribe(self, lambda _: self._repaint())
+            signal.signal(signal.SIGCONT, self._continued)
         self.set_interval(1.0, self._tick)
         self.collect()
+
+    def _continued(self, *_: object) -> None:
+        """After ctrl+z the terminal's modes are set anew; after a SIGSTOP they were never given back, and kitty's keys must
+        not be pushed twice. (Textual does the first in both cases.)"""
+        assert self._driver is not None
+        if getattr(self._driver, "_must_signal_resume", True):
+            self._driver.resume_application_mode()
+        else:
+            self.call_later(self._repaint)
+
+    def _repaint(self) -> None:
+        """Every cell: somebody else may have written over them."""
+        self.screen.refresh(layout=True)
 
     @work(exclusive=True, exit_on_error=False)
     async def collect(self) -> None:

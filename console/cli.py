@@ -155,8 +155,8 @@ def _parser() -> argparse.ArgumentParser:
     record = verb("record", _send_record, "Record the running stack into FILE (default: a dated one), or stop.")
     record.add_argument("file", metavar="FILE", type=Path, nargs="?")
     record.add_argument("--stop", action="store_true")
-    logs = verb("logs", _logs, "Print the end of a log: engine, gateway, load or stack.")
-    logs.add_argument("child", nargs="?", default="engine", choices=["engine", "gateway", "load", "stack"])
+    logs = verb("logs", _logs, "Print the end of a log: engine, gateway, load, stack or console.")
+    logs.add_argument("child", nargs="?", default="engine", choices=["engine", "gateway", "load", "stack", "console"])
     logs.add_argument("-n", "--lines", type=count, default=40)
 
     load_verbs.add(verb)
@@ -392,6 +392,9 @@ def _check_terminal() -> None:
         signal.raise_signal(signal.SIGTTIN)  # stops here, as job control has it, until somebody brings it forward
         if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
             raise StackError("The console was started in the background; start it in the foreground.")
+    if all(os.get_terminal_size(sys.stdout.fileno())):
+        for name in ("COLUMNS", "LINES"):  # exported ones would hold against every later size
+            os.environ.pop(name, None)
     width, height = shutil.get_terminal_size()
     if width < SMALLEST_TERMINAL[0] or height < SMALLEST_TERMINAL[1]:
         least = "x".join(map(str, SMALLEST_TERMINAL))

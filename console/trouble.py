@@ -30,7 +30,7 @@ class Trouble:
             except OSError:
                 return said
             self._seen.add(key)
-        return f"{said}; details in {self.path}" if key in self._seen else said
+        return f"{said}; `spark-serve logs console` has the details" if key in self._seen else said
 
     def _write(self, path: Path, what: str, error: BaseException) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

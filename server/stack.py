@@ -47,7 +47,7 @@ from server.telemetry.snapshot import Event, Snapshot, snapshot_decoder
 
 READ_ONLY = "Somebody else started this engine: it is only watched. --drive allows load."
 NOT_OURS = "Somebody else started this engine; it cannot be restarted from here."
-LOGS = ("engine", "gateway", "load", "stack")
+LOGS = ("engine", "gateway", "load", "stack", "console")
 MARKS = {
     "burst": "b",
     "slow": "s",

@@ -69,7 +69,7 @@ class Canvas(Widget):
             lines = self._panel(view, cells, rows)[:rows]
         except Exception as error:
             if not self._failed:
-                self.post_message(PanelFailed(self._panel.__name__, error))
+                self.app.post_message(PanelFailed(self._panel.__name__, error))
             self._failed = True
             return [line(Span(f"this panel failed ({type(error).__name__})", "bad"))]
         self._failed = False

@@ -82,7 +82,12 @@ def main() -> int:
         source.send = breaks  # type: ignore[method-assign]
     if WHAT == "fatal":
         CockpitApp.redraw = after(40, CockpitApp.redraw)  # type: ignore[method-assign]
-    cli._console = lambda _: cli._open(source, StackClient(default_paths()), ephemeral=False)
+
+    def opened(_: object) -> int:
+        cli._check_terminal()
+        return cli._open(source, StackClient(default_paths()), ephemeral=False)
+
+    cli._console = opened
     return cli.main(["console"])
 
 

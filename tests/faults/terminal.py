@@ -50,13 +50,10 @@ class Terminal:
         self.raw = b""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            chosen = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "TZ": "UTC", **environment}
-            for name, value in chosen.items():
-                os.environ.pop(name, None)
-                if value is not None:
-                    os.environ[name] = value
+            chosen = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "TZ": "UTC", "COLUMNS": None, "LINES": None}
+            variables = {name: value for name, value in {**os.environ, **chosen, **environment}.items() if value}
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cells, 0, 0))
-            os.execv(argv[0], [*argv, *arguments])
+            os.execve(argv[0], [*argv, *arguments], variables)  # not execv: readline sets COLUMNS behind our back
 
     def resize(self, cells: int, rows: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cells, 0, 0))
