@@ -16,6 +16,7 @@ from textual.binding import BindingType
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Resize
 from textual.filter import LineFilter
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.worker import Worker, WorkerState
 
@@ -229,11 +230,19 @@ class CockpitApp(App[Left]):
 
     def _tick(self) -> None:
         """Dates that grow without a snapshot: of a lost source, and of an answer in the status line."""
+        self._look_at_size()
         expired = self._status is not None and self._clock() - self._status[2] >= STATUS_S
         if expired:
             self._status = None
         if expired or self._lost is not None:
             self.redraw()
+
+    def _look_at_size(self) -> None:
+        """In a storm of sizes Textual's signal handlers interrupt and overtake each other, and an old size can come last."""
+        if isinstance(self._driver, LinuxDriver):
+            size = Size(*self._driver._get_terminal_size())
+            if size != self.size:
+                self.post_message(Resize(size, size))
 
     # Drawing
 

@@ -9,8 +9,8 @@ import argparse
 import contextlib
 import io
 import os
-import signal
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -141,13 +141,15 @@ def given_umask() -> int:
 
 
 def default_paths() -> Paths:
-    """The platform's folders, or those under `SPARK_SERVE_HOME`."""
+    """The platform's folders, or those under `SPARK_SERVE_HOME`. Raises SettingError where there is no home."""
     home = os.environ.get("SPARK_SERVE_HOME")
     if home:
         root = Path(home).expanduser().resolve()
         return Paths(data=root / "data", state=root / "state", runtime=root / "run")
     dirs = platformdirs.PlatformDirs("spark-serve", appauthor=False)
     state = Path(dirs.user_state_dir)
+    if not state.is_absolute():  # no HOME, and nobody knows this user
+        raise SettingError("This user has no home folder; set SPARK_SERVE_HOME to a folder that can be written.")
     # Not the runtime folder of the session: it goes with the last logout, and the stack must be found again after one.
     return Paths(data=Path(dirs.user_data_dir), state=state, runtime=state / "run")
 
