@@ -46,7 +46,7 @@ def test_a_storm_of_sizes_ends_in_the_right_picture(console: Callable[..., Termi
     storm_s = time.monotonic() - began
     terminal.resize(1, 1)
     terminal.resize(100, 30)
-    took = terminal.until(lambda: still(terminal) == still(wanted))
+    took = terminal.until(lambda: wanted.read(0.0) and still(terminal) == still(wanted))
     said = terminal.line(DRAWN)
     assert terminal.end() == 128 + signal.SIGTERM
     assert modes_left(terminal.raw) == []
