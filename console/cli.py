@@ -227,6 +227,8 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--model", default="auto", help="hub name, folder, smollm2, or shape:NAME (random weights); default auto"
     )
+    engine.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub model")
+    engine.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     engine.add_argument("--attach", metavar="URL", help="watch an engine that already runs there")
     engine.add_argument("--drive", action="store_true", help="allow load on an attached engine (asks once)")
     engine.add_argument("--no-discover", action="store_true", help="do not look for an engine that already runs")
@@ -239,6 +241,9 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--max-num-seqs", type=count, metavar="N", help="default 64 on a GPU, 8 on a CPU")
     engine.add_argument("--max-model-len", type=count, metavar="N")
     gateway = parser.add_argument_group("gateway")
+    gateway.add_argument(
+        "--host", default="127.0.0.1", help="where to listen; beyond this machine it needs SPARK_SERVE_API_KEY"
+    )
     gateway.add_argument("--port", type=port, default=8101, help="default 8101")
     gateway.add_argument("--max-in-flight", type=count, metavar="N", help="default: max-num-seqs")
     gateway.add_argument("--max-queue", type=count, metavar="N", help="429 beyond it; default 256")
@@ -259,11 +264,14 @@ def _settings(options: argparse.Namespace) -> StackSettings:
         model = str(Path(model).resolve())
     return StackSettings(
         model=model,
+        revision=options.revision,
+        trust_remote_code=options.trust_remote_code,
         attach=options.attach,
         drive=options.drive,
         engine_python=os.path.abspath(options.engine_python) if options.engine_python else None,
         engine_args=options.engine_arg,
         engine_port=options.engine_port,
+        gateway_host=options.host,
         gateway_port=options.port,
         device=options.device,
         max_num_seqs=options.max_num_seqs,

@@ -10,6 +10,7 @@ import sys
 import msgspec
 
 from server.config import SettingError, StackSettings, be_private, default_paths
+from server.keys import settle
 from server.stack import Stack
 
 
@@ -20,6 +21,7 @@ def main() -> int:
     be_private()
     try:
         settings = msgspec.json.decode(parser.parse_args().settings, type=StackSettings)
+        settle(os.environ, own_engine=settings.attach is None)
         paths = default_paths()
         paths.make()
         asyncio.run(_live(Stack(settings, paths)))

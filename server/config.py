@@ -221,6 +221,10 @@ class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Hub name, folder, `shape:NAME`, `smollm2`, or `auto`."""
     attach: str | None = None
     """URL of an engine that somebody else started."""
+    revision: str | None = None
+    """Of a hub model: a branch, tag or commit. None: the cached one, else the newest."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
     drive: bool = False
     """Allow load on an attached engine."""
     engine_python: str | None = None
