@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import secrets
@@ -17,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from server import commands
 from server.client import StackClient
 from server.config import Paths
 from server.supervisor import lives
@@ -95,12 +97,12 @@ def engine(home: Home) -> Iterator[subprocess.Popen[str]]:
 
 def asked(port: int, path: str, key: str | None) -> tuple[int, str]:
     """One request of a stranger."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     body = '{"model": "known-model", "prompt": "a private question", "max_tokens": 3}'
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    connection.request("POST", path, body, headers)
-    answer = connection.getresponse()
-    return answer.status, answer.read().decode()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request("POST", path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
 
 
 def test_keys_and_prompts_are_nowhere_to_be_found(home: Home, engine: subprocess.Popen[str]) -> None:
@@ -119,13 +121,13 @@ def test_keys_and_prompts_are_nowhere_to_be_found(home: Home, engine: subprocess
     assert asked(port, "/v1/completions", home.api_key)[0] == 200
     assert asked(port, "/sleep", home.api_key)[0] == 404
 
-    home.verb("burst", "5")
-    home.verb("people", "0")
+    for command in (commands.Burst(5), commands.People(0)):
+        assert home.client.send(command).ok
     after = home.until(lambda snapshot: people(snapshot).lost == 0 and snapshot.people.people.v == 0)
     assert home.verb("report", "--out", str(report)).returncode == 0
-    assert home.verb("record", "--stop").returncode == 0
-    shown = home.verb("status", "--json").stdout + home.verb("requests").stdout + home.verb("logs", "gateway").stdout
-    assert "known-model" in shown
+    assert home.client.send(commands.Record(on=False)).ok
+    assert "known-model" in home.verb("status", "--json").stdout
+    home.said += repr(home.client.requests(200)) + repr([home.client.logs(child, 500) for child in ("gateway", "load")])
 
     running = home.processes()
     assert len(running) >= 3
