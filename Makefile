@@ -31,7 +31,7 @@ check: $(VENV)/.ready-dev
 	$(BIN)/lint-imports
 
 audit: $(VENV)/audit/bin/pip-audit
-	@$< --requirement constraints.txt --no-deps --disable-pip --progress-spinner off || { \
+	@$< --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off || { \
 	  echo "Nothing is shown to be clean: a hole is named above, or the service could not be asked (that needs the network)."; \
 	  exit 1; }
 

@@ -2,7 +2,7 @@
 
 Commands come as JSON lines on stdin, records go as JSON lines to stdout, after one first line `{"type":"listening","port":N}`;
 the log goes to stderr. A key that clients have to bring comes in SPARK_SERVE_API_KEY, the engine's in SPARK_SERVE_ENGINE_KEY.
-It ends, with code 0, at the end of stdin and on SIGTERM or SIGINT; code 1: it cannot listen; 2: it must not, or not like this.
+It ends, with code 0, at the end of stdin and on SIGTERM or SIGINT; code 1: it cannot listen; 2: it must not.
 """
 
 from __future__ import annotations
