@@ -391,14 +391,22 @@ def _interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
+def _in_background() -> bool:
+    """Does another job of the shell have the terminal? A terminal that is no shell's has no jobs."""
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp()
+    except OSError:
+        return False
+
+
 def _check_terminal() -> None:
     if not _interactive() or sys.stdout is None or not sys.stdout.isatty():
         raise UsageError("The console needs a terminal; --once prints one frame without one.")
     if os.environ.get("TERM", "") in {"", "dumb"}:
         raise UsageError("This terminal cannot draw (TERM is dumb or unset); --once prints one frame.")
-    if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+    if _in_background():
         signal.raise_signal(signal.SIGTTIN)  # stops here, as job control has it, until somebody brings it forward
-        if os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+        if _in_background():
             raise StackError("The console was started in the background; start it in the foreground.")
     if all(os.get_terminal_size(sys.stdout.fileno())):
         for name in ("COLUMNS", "LINES"):  # exported ones would hold against every later size

@@ -33,6 +33,7 @@ def still(terminal: Terminal) -> list[str]:
     return [*(re.sub("[^╭╮╰╯]", " ", row) for row in rows), rows[-1]]
 
 
+@pytest.mark.faults
 def test_a_storm_of_sizes_ends_in_the_right_picture(console: Callable[..., Terminal]) -> None:
     wanted, terminal = console(cells=100, rows=30), console()
     wanted.until(lambda: whole(wanted))
@@ -101,6 +102,7 @@ def test_a_terminal_that_cannot_draw_is_told_what_can_be_done(tmp_path: Path, te
     enter(Row(fault=f"console: TERM is {term or 'unset'}", said=said, left=lives(terminal.pid)))
 
 
+@pytest.mark.faults
 def test_a_terminal_nobody_has_heard_of_is_drawn_on(console: Callable[..., Terminal]) -> None:
     terminal = console(TERM="vt9000")
     took = terminal.until(DRAWN)
@@ -109,6 +111,7 @@ def test_a_terminal_nobody_has_heard_of_is_drawn_on(console: Callable[..., Termi
     enter(Row(fault="console: an unknown TERM", said=said, after_s=took, left=lives(terminal.pid)))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("name", "variables", "ascii_only"),
     [
@@ -149,6 +152,7 @@ print("code", os.waitstatus_to_exitcode(status), flush=True)
 """
 
 
+@pytest.mark.faults
 def test_one_that_is_started_in_the_background_waits_for_fg(tmp_path: Path) -> None:
     terminal = Terminal(
         argv=(sys.executable, "-c", BACKGROUND, SCRIPTED, "nothing"), PYTHONPATH=ROOT, SPARK_SERVE_HOME=str(tmp_path)

@@ -75,7 +75,18 @@ def last_words(terminal: Terminal) -> str:
     return " ".join(re.sub(r"\x1b\[[0-9;?<>=]*[a-zA-Z]", "", tail).split())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+LONG = pytest.mark.faults
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        signal.SIGINT,
+        pytest.param(signal.SIGHUP, marks=LONG),
+        pytest.param(signal.SIGQUIT, marks=LONG),
+    ],
+)
 def test_a_signal_gives_the_terminal_back(console: Callable[..., Terminal], number: signal.Signals) -> None:
     terminal = console()
     terminal.until(DRAWN)
@@ -156,15 +167,15 @@ def test_a_terminal_without_a_session_is_missed_too(tmp_path: Path) -> None:
     enter(row)
 
 
-def stopped(pid: int) -> None:
-    """Wait until a child is stopped."""
+def stopped(terminal: Terminal) -> None:
+    """Read on until the console is stopped: one whose output nobody takes cannot come to it."""
     end = time.monotonic() + BOUND_S
     while time.monotonic() < end:
-        found, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+        terminal.read(0.02)
+        found, status = os.waitpid(terminal.pid, os.WNOHANG | os.WUNTRACED)
         if found:
             assert os.WIFSTOPPED(status), status
             return
-        select.select([], [], [], 0.02)
     raise AssertionError("it was not stopped")
 
 
@@ -172,7 +183,7 @@ def test_ctrl_z_gives_the_terminal_to_the_shell_and_fg_takes_it_back(console: Ca
     terminal = console()
     terminal.until(DRAWN)
     terminal.press("\x1a")
-    stopped(terminal.pid)
+    stopped(terminal)
     while select.select([terminal.fd], [], [], 0.1)[0]:
         terminal.read(0.1)
     assert modes_left(terminal.raw) == []
@@ -183,7 +194,7 @@ def test_ctrl_z_gives_the_terminal_to_the_shell_and_fg_takes_it_back(console: Ca
     terminal.until("what people feel")
     said, took = terminal.line(DRAWN), time.monotonic() - began
     os.kill(terminal.pid, signal.SIGSTOP)
-    stopped(terminal.pid)
+    stopped(terminal)
     os.kill(terminal.pid, signal.SIGCONT)
     terminal.press("?")
     terminal.until("Leave; the stack lives on")
@@ -214,7 +225,7 @@ def test_what_breaks_is_said_in_one_line_and_the_rest_lives_on(
     console: Callable[..., Terminal], tmp_path: Path, what: str, key: str, says: str
 ) -> None:
     terminal = console(what)
-    terminal.until("what people feel")
+    terminal.until(DRAWN)
     terminal.press(key)
     took = terminal.until(says)
     said = terminal.line(says)
