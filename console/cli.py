@@ -41,15 +41,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a `?` beats a traceback where a locale lacks a sign
     be_private()
     try:
-        code = _run(argv)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        try:
+            return _run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where what goes wrong can be said
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         return _cannot_write(error)
-    return code
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -62,8 +63,6 @@ def _run(argv: Sequence[str] | None) -> int:
             parser.print_help()
             return 2
         return int(options.run(options))
-    except SystemExit as end:  # argparse has said why
-        return end.code if isinstance(end.code, int) else 1
     except UsageError as error:
         print(f"spark-serve: {error}", file=sys.stderr)
         return 2
