@@ -118,7 +118,7 @@ def _facts(engine: Engine, queue: Queue, room: int, *, policy: bool) -> list[Lin
         "windowed": "windowed means only",
         "": fmt.ABSENT_TEXT,
     }[engine.stage_times]
-    origin = [engine.model_kind] if engine.model_kind else []
+    origin: list[str] = [engine.model_kind] if engine.model_kind else []
     if engine.model_kind == "hub":
         origin.append(engine.revision[:12] if engine.revision else "revision not pinned")
     texts = (
