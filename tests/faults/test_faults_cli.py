@@ -39,7 +39,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
-    enter(Row(fault="verb | head: the reader is gone", said="nothing on stderr, exit code 0", left=0))
+    enter(Row(fault="a verb whose reader is gone (head)", said="nothing on stderr, exit code 0", left=0))
 
 
 @pytest.mark.parametrize(
