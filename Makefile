@@ -1,6 +1,7 @@
 # make console   set everything up and open the cockpit on a live stack
 # make test      set up and run the tests
 # make check     linters, types, import rules
+# make audit     ask a public service for known holes in what is pinned (needs the network)
 # make faults    provoke every fault for real (long) and print what became of each
 PYTHON ?= $(shell for p in python3.12 python3.13 python3.11 python3; do \
   $$p -c 'import sys; sys.exit(not ((3,11) <= sys.version_info < (3,14)))' 2>/dev/null && echo $$p && break; done)
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: console test faults check setup wheel clean
+.PHONY: console test faults audit check setup wheel clean
 console: $(VENV)/.ready
 	@$(BIN)/spark-serve engine install --if-missing
 	@$(BIN)/spark-serve console $(ARGS)
@@ -28,6 +29,16 @@ check: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: $(VENV)/audit/bin/pip-audit
+	@$< --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off || { \
+	  echo "Nothing is shown to be clean: a hole is named above, or the service could not be asked (that needs the network)."; \
+	  exit 1; }
+
+$(VENV)/audit/bin/pip-audit: $(VENV)/bin/python
+	@$(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9,<3' || { \
+	  rm -rf $(VENV)/audit; echo "pip-audit cannot be installed: make audit needs the network."; exit 1; }
 
 wheel: $(VENV)/.ready-dev
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

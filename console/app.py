@@ -10,18 +10,32 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from textual import on, work
+from textual.actions import SkipAction
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
+from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Resize
 from textual.filter import LineFilter
+from textual.geometry import Size
 from textual.screen import Screen
+from textual.worker import Worker, WorkerState
 
 from console import format as fmt
 from console.deeds import DEEDS, POLICY_CHANGE, Deed, bindings, deed_of, people_step, why_not
 from console.editing import more_people
 from console.history import History
 from console.kept import KEEP, Kept, Only
-from console.messages import Answered, RequestsCame, RequestsWanted, Sampled, SourceEnded, SourceLost, Wanted
+from console.leaving import leaving
+from console.messages import (
+    Answered,
+    PanelFailed,
+    RequestsCame,
+    RequestsWanted,
+    Sampled,
+    SourceEnded,
+    SourceLost,
+    Wanted,
+)
 from console.palette import ColourBlind
 from console.panels.capacity import searching
 from console.provoking import FaultDraft, kill_question
@@ -36,6 +50,7 @@ from console.screens.load import LoadScreen
 from console.screens.policy import PolicyScreen
 from console.screens.requests import RequestsScreen
 from console.sources.base import Source, SourceGoneError
+from console.trouble import Trouble
 from console.view import KeyHint, Link, View
 from loadgen.records import Behaviour
 from server import commands
@@ -73,7 +88,14 @@ class CockpitApp(App[Left]):
     DEFAULT_MODE = "flow"
     BINDINGS: ClassVar[list[BindingType]] = bindings("")
 
-    def __init__(self, source: Source, *, title_note: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        title_note: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        trouble: Trouble | None = None,
+    ) -> None:
         super().__init__()
         self.source = source
         self.history = History()
@@ -82,6 +104,10 @@ class CockpitApp(App[Left]):
         self.kept = Kept()
         """Single requests, asked for while a screen shows them."""
         self._asking = False
+        self.trouble = trouble or Trouble(None)
+        """Where failures of the console itself are written down."""
+        self.failure: Exception | None = None
+        """What ended it, if it did not leave in good order."""
         self._clock = clock
         self._title_note = title_note
         self._link: Link = "connecting"
@@ -91,19 +117,36 @@ class CockpitApp(App[Left]):
 
     # Collecting
 
-    def on_mount(self) -> None:
-        """Begin to collect; a signal leaves in good order."""
+    async def run_async(self, *arguments: Any, **options: Any) -> Left | None:
+        """Textual's own, in which a signal leaves in good order."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            loop.add_signal_handler(number, self._leave_on_signal, number)
+
+        def leave(number: signal.Signals) -> None:
+            loop.call_soon_threadsafe(self._leave_on_signal, number)
+
+        with leaving(leave):
+            return await super().run_async(*arguments, **options)
+
+    def on_mount(self) -> None:
+        """Begin to collect."""
+        if isinstance(self._driver, LinuxDriver):
+            self.app_resume_signal.subscribe(self, lambda _: self._repaint())
+            signal.signal(signal.SIGCONT, self._continued)
         self.set_interval(1.0, self._tick)
         self.collect()
 
-    def on_unmount(self) -> None:
-        """Give the signals back."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            loop.remove_signal_handler(number)
+    def _continued(self, *_: object) -> None:
+        """After ctrl+z the terminal's modes are set anew; after a SIGSTOP they were never given back, and kitty's keys must
+        not be pushed twice. (Textual does the first in both cases.)"""
+        assert self._driver is not None
+        if getattr(self._driver, "_must_signal_resume", True):
+            self._driver.resume_application_mode()
+        else:
+            self.call_later(self._repaint)
+
+    def _repaint(self) -> None:
+        """Every cell: somebody else may have written over them."""
+        self.screen.refresh(layout=True)
 
     @work(exclusive=True, exit_on_error=False)
     async def collect(self) -> None:
@@ -121,7 +164,7 @@ class CockpitApp(App[Left]):
                     self.post_message(SourceLost(f"{gone}{again}"))
                 except Exception as error:
                     # A broken source must be said on the screen, not end the application.
-                    self.post_message(SourceLost(f"{type(error).__name__}: {error}"))
+                    self.post_message(SourceLost(self.trouble.note("the source failed", error)))
                 await asyncio.sleep(self.source.retry_s)
         finally:
             await self.source.close()
@@ -170,13 +213,39 @@ class CockpitApp(App[Left]):
     def _show_answer(self, message: Answered) -> None:
         self.flash(message.answer.message, "good" if message.answer.ok else "warn")
 
+    @on(PanelFailed)
+    def _show_failed_panel(self, message: PanelFailed) -> None:
+        self._failed(f"the panel {message.panel}", message.error)
+
+    def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
+        """A worker that failed is said; the rest of the console lives on."""
+        if event.state is WorkerState.ERROR and isinstance(event.worker.error, Exception):
+            self._failed(event.worker.name.strip("_"), event.worker.error)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        """Something of the console's own broke: one line on the screen, the details in the log."""
+        self.flash(self.trouble.note(f"{what} failed", error), "bad")
+
+    def _fatal_error(self) -> None:
+        """What nobody here could catch: leave; whoever runs this says why in one sentence (instead of Textual's pages)."""
+        self.failure = self._exception
+        self._close_messages_no_wait()
+
     def _tick(self) -> None:
         """Dates that grow without a snapshot: of a lost source, and of an answer in the status line."""
+        self._look_at_size()
         expired = self._status is not None and self._clock() - self._status[2] >= STATUS_S
         if expired:
             self._status = None
         if expired or self._lost is not None:
             self.redraw()
+
+    def _look_at_size(self) -> None:
+        """In a storm of sizes Textual's signal handlers interrupt and overtake each other, and an old size can come last."""
+        if isinstance(self._driver, LinuxDriver):
+            size = Size(*self._driver._get_terminal_size())
+            if size != self.size:
+                self.post_message(Resize(size, size))
 
     # Drawing
 
@@ -253,7 +322,13 @@ class CockpitApp(App[Left]):
         if deed is not None and (reason := self.why_not(deed)):
             self.flash(f"{deed.label}: {reason}", "warn")
             return True
-        return await super().run_action(action, default_namespace, namespaces)
+        try:
+            return await super().run_action(action, default_namespace, namespaces)
+        except SkipAction:
+            raise
+        except Exception as error:
+            self._failed(deed.label if deed is not None else str(action), error)
+            return True
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every deed by name, but for moves on a screen."""
@@ -458,4 +533,5 @@ class CockpitApp(App[Left]):
 
     def _leave_on_signal(self, number: signal.Signals) -> None:
         """128 + n, with the terminal as it was."""
-        self.exit(Left("signal", f"Detached by {number.name}; the stack lives on."), return_code=128 + number)
+        lives = "; the stack lives on" if self.source.kind == "live" else ""
+        self.exit(Left("signal", f"Detached by {number.name}{lives}."), return_code=128 + number)

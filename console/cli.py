@@ -6,8 +6,11 @@ Exit codes: 0 done, 1 it could not be done (one sentence on stderr says why), 2 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +24,7 @@ from console.sources.base import Source
 from console.verb import UsageError, count, port, positive, seconds_or_off, send
 from server import commands
 from server.client import StackClient, StackError
-from server.config import SettingError, StackSettings, default_paths
+from server.config import SettingError, StackSettings, be_private, default_paths
 from server.engine.errors import EngineError
 from server.gateway.policy import LimitKind, Order, Overload, PolicyChange
 
@@ -33,14 +36,32 @@ _WIPE = "\r\x1b[2K"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
-    parser = _parser()
-    options = parser.parse_args(argv)
-    if options.version:
-        return _print_version()
-    if options.verb is None:
-        parser.print_help()
-        return 2
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a `?` beats a traceback where a locale lacks a sign
+    be_private()
     try:
+        try:
+            return _run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where what goes wrong can be said
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _cannot_write(error)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    try:
+        options = parser.parse_args(argv)
+        if options.version:
+            return _print_version()
+        if options.verb is None:
+            parser.print_help()
+            return 2
         return int(options.run(options))
     except UsageError as error:
         print(f"spark-serve: {error}", file=sys.stderr)
@@ -50,9 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+
+
+def _cannot_write(error: OSError) -> int:
+    """A file, or what stdout leads to. What stdout still holds would fail again at the end of the process."""
+    where = f" ({error.filename})" if error.filename else ""
+    with contextlib.suppress(OSError):
+        print(f"spark-serve: {error.strerror or error}{where}.", file=sys.stderr, flush=True)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    return 1
 
 
 def _print_version() -> int:
@@ -125,8 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     record = verb("record", _send_record, "Record the running stack into FILE (default: a dated one), or stop.")
     record.add_argument("file", metavar="FILE", type=Path, nargs="?")
     record.add_argument("--stop", action="store_true")
-    logs = verb("logs", _logs, "Print the end of a log: engine, gateway, load or stack.")
-    logs.add_argument("child", nargs="?", default="engine", choices=["engine", "gateway", "load", "stack"])
+    logs = verb("logs", _logs, "Print the end of a log: engine, gateway, load, stack or console.")
+    logs.add_argument("child", nargs="?", default="engine", choices=["engine", "gateway", "load", "stack", "console"])
     logs.add_argument("-n", "--lines", type=count, default=40)
 
     load_verbs.add(verb)
@@ -205,6 +234,8 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--model", default="auto", help="hub name, folder, smollm2, or shape:NAME (random weights); default auto"
     )
+    engine.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub model")
+    engine.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     engine.add_argument("--attach", metavar="URL", help="watch an engine that already runs there")
     engine.add_argument("--drive", action="store_true", help="allow load on an attached engine (asks once)")
     engine.add_argument("--no-discover", action="store_true", help="do not look for an engine that already runs")
@@ -218,6 +249,9 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--max-model-len", type=count, metavar="N")
     engine.add_argument("--no-restart", action="store_true", help="leave an engine that ended by itself as it is")
     gateway = parser.add_argument_group("gateway")
+    gateway.add_argument(
+        "--host", default="127.0.0.1", help="where to listen; beyond this machine it needs SPARK_SERVE_API_KEY"
+    )
     gateway.add_argument("--port", type=port, default=8101, help="default 8101")
     gateway.add_argument("--max-in-flight", type=count, metavar="N", help="default: max-num-seqs")
     gateway.add_argument("--max-queue", type=count, metavar="N", help="429 beyond it; default 256")
@@ -238,11 +272,14 @@ def _settings(options: argparse.Namespace) -> StackSettings:
         model = str(Path(model).resolve())
     return StackSettings(
         model=model,
+        revision=options.revision,
+        trust_remote_code=options.trust_remote_code,
         attach=options.attach,
         drive=options.drive,
         engine_python=os.path.abspath(options.engine_python) if options.engine_python else None,
         engine_args=options.engine_arg,
         engine_port=options.engine_port,
+        gateway_host=options.host,
         gateway_port=options.port,
         device=options.device,
         max_num_seqs=options.max_num_seqs,
@@ -294,10 +331,10 @@ def _offer_attach(settings: StackSettings) -> StackSettings:
         return settings
     first = found[0]
     what = f"A vLLM server already runs at {first.url} ({first.model or 'model unknown'})."
-    if not sys.stdin.isatty():
+    if not _interactive():
         print(f"{what} Attach to it with --attach {first.url}; going on with an engine of our own.", file=sys.stderr)
         return settings
-    reply = input(f"{what}\nAttach to it, read-only? [Y/n] ").strip().lower()
+    reply = _asked(f"{what}\nAttach to it, read-only? [Y/n] ")
     if reply in {"", "y", "yes"}:
         quiet = msgspec.structs.replace(settings.load, people=0, slow=0, rate=None)
         return msgspec.structs.replace(settings, attach=first.url, load=quiet)
@@ -305,10 +342,19 @@ def _offer_attach(settings: StackSettings) -> StackSettings:
 
 
 def _confirm(question: str) -> None:
-    if not sys.stdin.isatty():
+    if not _interactive():
         return
-    if input(f"{question} [y/N] ").strip().lower() not in {"y", "yes"}:
+    if _asked(f"{question} [y/N] ") not in {"y", "yes"}:
         raise StackError("Nothing was started.")
+
+
+def _asked(question: str) -> str:
+    """A person's answer in small letters; the end of the input is a no."""
+    try:
+        return input(question).strip().lower()
+    except EOFError:
+        print()
+        return "no"
 
 
 def _console(options: argparse.Namespace) -> int:
@@ -340,26 +386,51 @@ def _console(options: argparse.Namespace) -> int:
 def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
     """Run the cockpit until it is left; its last words go to the restored terminal."""
     from console.app import CockpitApp
+    from console.trouble import Trouble
 
-    app = CockpitApp(source)
+    app = CockpitApp(source, trouble=Trouble(client.paths.logs / "console.log"))
     daemon = client.daemon()
     left = app.run()
-    if left is None:  # the application ended by an error, which Textual has printed
+    if left is None:
+        if app.failure is not None:
+            lives = " The stack lives on." if source.kind == "live" else ""
+            raise StackError(f"{app.trouble.note('The console failed', app.failure)}.{lives}")
         return app.return_code or 1
     if left.how == "detached" and ephemeral:
         return _down(argparse.Namespace())
     if left.how == "stopped":
         return _wait_down(client, daemon)
     if left.message:
-        print(left.message)
+        with contextlib.suppress(OSError):  # the terminal may be what was lost
+            print(left.message, flush=True)
     return app.return_code or 0
 
 
+def _interactive() -> bool:
+    """Can a person be asked?"""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _in_background() -> bool:
+    """Does another job of the shell have the terminal? A terminal that is no shell's has no jobs."""
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp()
+    except OSError:
+        return False
+
+
 def _check_terminal() -> None:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not _interactive() or sys.stdout is None or not sys.stdout.isatty():
         raise UsageError("The console needs a terminal; --once prints one frame without one.")
     if os.environ.get("TERM", "") in {"", "dumb"}:
         raise UsageError("This terminal cannot draw (TERM is dumb or unset); --once prints one frame.")
+    if _in_background():
+        signal.raise_signal(signal.SIGTTIN)  # stops here, as job control has it, until somebody brings it forward
+        if _in_background():
+            raise StackError("The console was started in the background; start it in the foreground.")
+    if all(os.get_terminal_size(sys.stdout.fileno())):
+        for name in ("COLUMNS", "LINES"):  # exported ones would hold against every later size
+            os.environ.pop(name, None)
     width, height = shutil.get_terminal_size()
     if width < SMALLEST_TERMINAL[0] or height < SMALLEST_TERMINAL[1]:
         least = "x".join(map(str, SMALLEST_TERMINAL))

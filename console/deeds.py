@@ -234,6 +234,14 @@ DEEDS: tuple[Deed, ...] = (
     Deed("show_screen('capacity')", "5", "5", "capacity", "How many people this setup serves", rank=4),
     Deed("detach", "q,ctrl+c", "q", "detach", "Leave; the stack lives on", rank=3),
     Deed("stop", "Q", "Q", "stop", "Stop the stack, after asking", "stack"),
+    Deed(
+        "suspend_process",
+        "ctrl+z",
+        "ctrl+z",
+        "suspend",
+        "Give the terminal back to the shell for a while; its `fg` comes back here",
+        rank=0,
+    ),
     Deed("help", "question_mark", "?", "help", "Keys, and how to read the screen", rank=5),
     *(
         Deed(f"order('{order}'{plain})", "", "", "policy", explained, "load", title=f"policy: {title}", rank=0)

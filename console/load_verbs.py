@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from loadgen.profile import Profile
 from loadgen.prompts import TRACE_FITS, Mix, Sampling
 from loadgen.records import RESIDENTS, Behaviour
 from loadgen.slo import PRESETS
+from loadgen.target import API_KEY
 from server import commands
 from server.client import StackClient, StackError
 from server.config import LoadSettings, default_paths
@@ -314,6 +316,7 @@ def _load(options: argparse.Namespace) -> int:
         out=str(options.out) if options.out else None,
         workers=options.workers,
         metrics_url=options.metrics_url,
+        api_key=os.environ.get(API_KEY) or None,
     )
     try:
         summary = uvloop.run(run_load(wanted))
@@ -394,7 +397,7 @@ def _capacity_of_url(options: argparse.Namespace) -> int:
     )
 
     async def search() -> Progress:
-        target = Target.parse(options.url)
+        target = Target.parse(options.url, os.environ.get(API_KEY) or None)
         served = await ask_models(target)
         if options.model is not None and options.model not in served:
             raise LoadError(f"{target.url} does not serve {options.model}; it serves {', '.join(served[:5])}.")

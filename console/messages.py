@@ -63,3 +63,12 @@ class RequestsCame(Message):
         super().__init__()
         self.found = found
         self.why = why
+
+
+class PanelFailed(Message):
+    """A panel could not be drawn; its place says so."""
+
+    def __init__(self, panel: str, error: Exception) -> None:
+        super().__init__()
+        self.panel = panel
+        self.error = error

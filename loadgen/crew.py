@@ -14,8 +14,7 @@ import msgspec
 from loadgen.commands import LoadCommand, Stop
 from loadgen.records import LoadRecord
 from loadgen.runner import Runner, WorkerSettings
-from loadgen.target import LoadError, Target
-from loadgen.worker import API_KEY
+from loadgen.target import API_KEY, LoadError, Target
 
 START_S = 1.5
 """Seconds that worker processes get to start before an open loop's schedule begins, so that none of it is late."""

@@ -13,6 +13,9 @@ import msgspec
 from loadgen.http1 import Headers, Http1Connection
 from loadgen.sse import error_text
 
+API_KEY = "SPARK_SERVE_API_KEY"
+"""The environment variable with the server's API key, which a command line would show to everybody."""
+
 
 class LoadError(Exception):
     """The load cannot begin; the text is one sentence that says what is wrong and what to do."""

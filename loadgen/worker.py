@@ -26,10 +26,8 @@ from loadgen.http1 import allow_many_sockets
 from loadgen.lines import LineWriter, follow_lines
 from loadgen.profile import profile_error
 from loadgen.runner import Runner, WorkerSettings
-from loadgen.target import LoadError, Target
+from loadgen.target import API_KEY, LoadError, Target
 
-API_KEY = "SPARK_SERVE_API_KEY"
-"""The environment variable with the server's API key, which a command line would show to everybody."""
 FLUSH_S = 5.0
 """At the end, the longest wait for a reader that is slow."""
 

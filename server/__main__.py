@@ -9,7 +9,8 @@ import sys
 
 import msgspec
 
-from server.config import SettingError, StackSettings, default_paths
+from server.config import SettingError, StackSettings, be_private, default_paths
+from server.keys import settle
 from server.stack import Stack
 
 
@@ -17,8 +18,10 @@ def main() -> int:
     """Run one stack; its last line on stderr says why it could not start."""
     parser = argparse.ArgumentParser(prog="python -m server")
     parser.add_argument("--settings", default="{}", help="StackSettings as JSON")
+    be_private()
     try:
         settings = msgspec.json.decode(parser.parse_args().settings, type=StackSettings)
+        settle(os.environ, own_engine=settings.attach is None)
         paths = default_paths()
         paths.make()
         asyncio.run(_live(Stack(settings, paths)))

@@ -14,7 +14,7 @@ import msgspec
 import psutil
 
 from server.commands import Answer, Command
-from server.config import Paths, StackSettings
+from server.config import Paths, StackSettings, given_umask
 from server.leftovers import noted
 from server.supervisor import lives
 from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_decoder
@@ -93,7 +93,13 @@ class StackClient:
         try:
             size = os.fstat(descriptor).st_size
             daemon = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True, cwd="/"
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                start_new_session=True,
+                cwd="/",
+                umask=given_umask(),
             )
         finally:
             os.close(descriptor)
@@ -133,7 +139,8 @@ class StackClient:
         return False
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """One exchange: status and body. Raises StackError when nobody answers."""
+        """One exchange: status and body. Raises StackError when nobody answers, SettingError when nobody could."""
+        self.paths.check_socket()
         connection = _UnixConnection(os.fspath(self.paths.socket), timeout=ANSWER_TIMEOUT_S)
         try:
             connection.request(method, path, body)

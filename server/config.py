@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -77,16 +78,36 @@ class Paths:
         return self.runtime / "stack.json"
 
     def make(self) -> None:
-        """Create the folders; the runtime folder belongs to this user alone.
+        """Create the folders, for this user alone (0700, whatever the umask).
 
-        Raises SettingError when the socket's path would be too long for the kernel or the folder is somebody else's.
+        Raises SettingError when one cannot be made, the socket's path would be too long for the kernel, or the runtime
+        folder is one in which somebody else could put things.
         """
+        self.check_socket()
         for folder in (self.data, self.state, self.logs, self.recordings, self.starts, self.capacities, self.reports):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if self.runtime.stat().st_uid != os.getuid():
-            raise SettingError(f"{self.runtime} belongs to another user; set SPARK_SERVE_HOME to a folder of yours.")
+            _make(folder)
+        _make(self.runtime)
+        seen = self.runtime.lstat()
+        if stat.S_ISLNK(seen.st_mode) or seen.st_uid != os.getuid() or seen.st_mode & 0o022:
+            why = (
+                "is a symbolic link"
+                if stat.S_ISLNK(seen.st_mode)
+                else "belongs to another user"
+                if seen.st_uid != os.getuid()
+                else "can be written by others"
+            )
+            raise SettingError(f"{self.runtime} {why}; remove it, or set SPARK_SERVE_HOME to a folder of yours.")
         self.runtime.chmod(0o700)
+        for folder in (self.data, self.state):  # what lies there is run, and written to
+            seen = folder.stat()
+            if seen.st_uid not in {os.getuid(), 0} or seen.st_mode & 0o002:
+                raise SettingError(
+                    f"{folder} belongs to another user or can be written by anybody; "
+                    "set SPARK_SERVE_HOME to a folder of yours."
+                )
+
+    def check_socket(self) -> None:
+        """Raises SettingError when the kernel does not take a socket's path of this length."""
         if len(os.fsencode(self.socket)) > SOCKET_PATH_LIMIT:
             raise SettingError(
                 f"The socket path {self.socket} is longer than {SOCKET_PATH_LIMIT} bytes; "
@@ -94,14 +115,41 @@ class Paths:
             )
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SettingError(
+            f"{folder} cannot be made ({error.strerror}); set SPARK_SERVE_HOME to a folder that can be written."
+        ) from None
+
+
+_given_umask: int | None = None
+
+
+def be_private() -> None:
+    """From now on files of this process are for this user alone. Whoever serves others' files asks `given_umask`."""
+    global _given_umask  # noqa: PLW0603 - the umask belongs to the process, and so does what it was before
+    before = os.umask(0o077)
+    if _given_umask is None:
+        _given_umask = before
+
+
+def given_umask() -> int:
+    """What the umask was when this process began; -1 (as subprocess has it) where nothing changed it."""
+    return -1 if _given_umask is None else _given_umask
+
+
 def default_paths() -> Paths:
-    """The platform's folders, or those under `SPARK_SERVE_HOME`."""
+    """The platform's folders, or those under `SPARK_SERVE_HOME`. Raises SettingError where there is no home."""
     home = os.environ.get("SPARK_SERVE_HOME")
     if home:
         root = Path(home).expanduser().resolve()
         return Paths(data=root / "data", state=root / "state", runtime=root / "run")
     dirs = platformdirs.PlatformDirs("spark-serve", appauthor=False)
     state = Path(dirs.user_state_dir)
+    if not state.is_absolute():  # no HOME, and nobody knows this user
+        raise SettingError("This user has no home folder; set SPARK_SERVE_HOME to a folder that can be written.")
     # Not the runtime folder of the session: it goes with the last logout, and the stack must be found again after one.
     return Paths(data=Path(dirs.user_data_dir), state=state, runtime=state / "run")
 
@@ -173,6 +221,10 @@ class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Hub name, folder, `shape:NAME`, `smollm2`, or `auto`."""
     attach: str | None = None
     """URL of an engine that somebody else started."""
+    revision: str | None = None
+    """Of a hub model: a branch, tag or commit. None: the cached one, else the newest."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
     drive: bool = False
     """Allow load on an attached engine."""
     engine_python: str | None = None

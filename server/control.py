@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
@@ -25,6 +26,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from server.commands import Answer, Command, command_decoder
 from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_encoder
@@ -170,10 +172,34 @@ def bind(path: Path) -> socket.socket:
     return listener
 
 
+_PEERS = frozenset({os.getuid(), 0})
+
+
+class OwnersOnly(HttpToolsProtocol):
+    """Speaks with this user and with root; whoever else got past the socket's mode is cut off."""
+
+    _refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        credentials = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        _, uid, _ = struct.unpack("iII", credentials)
+        if uid not in _PEERS:
+            self._refused = True
+            transport.abort()
+            return
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._refused:
+            super().connection_lost(exc)
+
+
 @asynccontextmanager
 async def serve(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
     """Serve until the block ends; streams still open then are cut, the path is removed."""
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, http=OwnersOnly, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]  # the stack owns its signals
     path = listener.getsockname()

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from loadgen.target import API_KEY
 from server.config import Paths, SettingError, StackSettings
 from server.engine.discover import base_url, probe
 from server.engine.environment import find_environment
+from server.engine.launch import check_arguments
 from server.engine.models import check_model
+from server.gateway.access import exposed
+from server.keys import engine_key
 from server.supervisor import port_in_use
 
 
 def check(settings: StackSettings, paths: Paths) -> None:
     """Raises SettingError or EngineError with one sentence that says what is wrong and what to do."""
+    if why := exposed(settings.gateway_host, os.environ.get(API_KEY)):
+        raise SettingError(f"{why}.")
     ports = [("--port", settings.gateway_host, settings.gateway_port)]
     if settings.record is not None:
         _check_recording(Path(settings.record))
     if settings.attach is not None:
         if base_url(settings.attach).startswith("https:"):
             raise SettingError("https is not supported yet; give the http:// address of the engine itself.")
-        probe(settings.attach)
+        probe(settings.attach, key=engine_key())
     else:
+        check_arguments(settings)
         environment = find_environment(settings, paths)
         check_model(settings, environment, paths)
         ports.append(("--engine-port", settings.engine_host, settings.engine_port))

@@ -30,6 +30,7 @@ from server.config import Paths, SettingError, StackSettings
 from server.control import Feed, application, bind, serve
 from server.engine.cold import KINDS
 from server.engine.errors import EngineError
+from server.engine.launch import reachable
 from server.engine.lifecycle import AttachedEngine, Lifecycle, OwnEngine
 from server.engine.logfile import tail
 from server.engine.processes import roles
@@ -54,7 +55,7 @@ from server.telemetry.snapshot import Event, Snapshot, snapshot_decoder
 
 READ_ONLY = "Somebody else started this engine: it is only watched. --drive allows load."
 NOT_OURS = "Somebody else started this engine; it cannot be restarted from here."
-LOGS = ("engine", "gateway", "load", "stack")
+LOGS = ("engine", "gateway", "load", "stack", "console")
 MARKS = {
     "burst": "b",
     "slow": "s",
@@ -322,7 +323,7 @@ class Stack:
 
     @property
     def _gateway_url(self) -> str:
-        return f"http://{self.settings.gateway_host}:{self._gateway_port}"
+        return f"http://{reachable(self.settings.gateway_host)}:{self._gateway_port}"
 
     def _engine_changed(self, what: str) -> None:
         """The engine moved to another phase: tell the gateway, and the charts."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from server.config import given_umask
 from server.engine.errors import EngineError
 from server.engine.logfile import open_log
 
@@ -155,6 +156,7 @@ class Supervisor:
                 stderr=descriptor,
                 env={**(os.environ if env is None else env), MARK: self._mark},
                 start_new_session=True,
+                umask=given_umask(),  # its caches of models may be shared, and are not ours to close
             )
         except OSError as error:
             raise SupervisorError(f"{argv[0]} cannot be started ({error.strerror}).") from error

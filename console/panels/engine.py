@@ -115,9 +115,12 @@ def _facts(engine: Engine, queue: Queue, room: int, *, policy: bool) -> list[Lin
         "windowed": "windowed means only",
         "": fmt.ABSENT_TEXT,
     }[engine.stage_times]
+    origin: list[str] = [engine.model_kind] if engine.model_kind else []
+    if engine.model_kind == "hub":
+        origin.append(engine.revision[:12] if engine.revision else "revision not pinned")
     texts = (
         ("engine", f"{engine.name} {engine.version}"),
-        ("model", engine.model + (f" ({engine.model_kind})" if engine.model_kind else "")),
+        ("model", engine.model + (f" ({', '.join(origin)})" if origin else "")),
         ("device", engine.device),
         ("address", engine.url),
         ("process", "" if engine.pid is None else str(engine.pid)),

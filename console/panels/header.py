@@ -24,6 +24,9 @@ BADGES = {
 }
 
 
+TRUST = "--trust-remote-code"
+
+
 def header(view: View, cells: int, rows: int) -> list[Line]:
     """One row (80x24), or three with the verdict in tall letters."""
     snapshot = view.snapshot
@@ -55,6 +58,8 @@ def _model(snapshot: Snapshot, *, brand: bool) -> Line:
     kind = {"shape": " shape · random weights", "attached": " · attached"}.get(engine.model_kind, "")
     if engine.attached and engine.model_kind != "attached":
         kind += " · attached"
+    if TRUST in engine.argv:
+        kind += " · runs the model's own code"
     device = fmt.sanitize(engine.device).removeprefix("NVIDIA ")
     version = f"{fmt.sanitize(engine.name)} {fmt.sanitize(engine.version)}".strip()
     if not brand:

@@ -10,7 +10,8 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from console.ink import Line, Span, fit, is_simple, text_width
+from console.ink import Line, Span, fit, is_simple, line, text_width
+from console.messages import PanelFailed
 from console.palette import style_of
 from console.view import View
 
@@ -34,6 +35,7 @@ class Canvas(Widget):
         self._view: View | None = None
         self._lines: list[Line] = []
         self._faded = False
+        self._failed = False
 
     def show(self, view: View) -> None:
         """Draw this view now; nothing is refreshed where nothing changed."""
@@ -44,7 +46,7 @@ class Canvas(Widget):
         cells, rows = self.size
         if self._view is None or not cells or not rows:
             return
-        lines = [fit(line, cells) for line in self._panel(self._view, cells, rows)[:rows]]
+        lines = [fit(line, cells) for line in self._drawn(self._view, cells, rows)]
         lines += [fit((), cells)] * (rows - len(lines))
         faded = self._fades and self._view.link == "lost"
         before, was_faded = self._lines, self._faded
@@ -60,6 +62,18 @@ class Canvas(Widget):
         ]
         if regions:
             self.refresh(*regions)
+
+    def _drawn(self, view: View, cells: int, rows: int) -> list[Line]:
+        """The panel's lines, or one that says why it has none: no panel's failure takes the others along."""
+        try:
+            lines = self._panel(view, cells, rows)[:rows]
+        except Exception as error:
+            if not self._failed:
+                self.app.post_message(PanelFailed(self._panel.__name__, error))
+            self._failed = True
+            return [line(Span(f"this panel failed ({type(error).__name__})", "bad"))]
+        self._failed = False
+        return lines
 
     def render_line(self, y: int) -> Strip:
         """One line of the panel."""

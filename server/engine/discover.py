@@ -12,6 +12,7 @@ import psutil
 
 from server.engine.errors import EngineError
 from server.engine.launch import given
+from server.keys import authorization
 
 PORTS = range(8000, 8011)
 TIMEOUT = httpx.Timeout(3.0, connect=1.0)
@@ -59,10 +60,12 @@ def base_url(url: str) -> str:
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
 
-def probe(url: str, *, timeout: httpx.Timeout = TIMEOUT) -> Found:
-    """Ask whether a vLLM is there (two or three requests). Raises EngineError with one sentence."""
+def probe(url: str, *, timeout: httpx.Timeout = TIMEOUT, key: str | None = None) -> Found:
+    """Ask whether a vLLM is there (two or three requests), with `key` where a person has named both. Raises EngineError with
+    one sentence."""
     base = base_url(url)
-    with httpx.Client(timeout=timeout, follow_redirects=False, trust_env=False) as http:
+    headers = authorization(key)
+    with httpx.Client(timeout=timeout, follow_redirects=False, trust_env=False, headers=headers) as http:
         models = _get(http, base, "/v1/models")
         listed = _models(models, base)
         metrics = _get(http, base, "/metrics")

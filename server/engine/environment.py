@@ -12,9 +12,11 @@ from typing import Literal
 
 import msgspec
 
+from loadgen.target import API_KEY
 from server.config import Paths, StackSettings
 from server.engine.device import DeviceKind, find_machine
 from server.engine.errors import EngineError, EngineMissingError
+from server.keys import ENGINE_KEY
 
 MARKER = "spark-serve-engine.json"
 """Written last and atomically: an environment without it is unfinished."""
@@ -84,8 +86,9 @@ def parse_version(text: str) -> tuple[int, int, int]:
 
 
 def clean_environ(base: Mapping[str, str], *, own: bool) -> dict[str, str]:
-    """The variables to run an engine's Python with; `own` environments are shielded from PYTHONPATH and PYTHONHOME."""
-    env = dict(base)
+    """The variables to run an engine's Python with; `own` environments are shielded from PYTHONPATH and PYTHONHOME.
+    The stack's keys are none of its business."""
+    env = {name: value for name, value in base.items() if name not in {API_KEY, ENGINE_KEY}}
     env["PYTHONSAFEPATH"] = "1"
     if own:
         for name in ("PYTHONPATH", "PYTHONHOME"):

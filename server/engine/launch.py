@@ -15,6 +15,8 @@ from server.engine.device import DeviceKind, Machine
 from server.engine.environment import CLI_ENTRY, EngineEnvironment, clean_environ
 from server.engine.errors import EngineError
 from server.engine.models import Model
+from server.gateway.access import is_loopback
+from server.keys import VLLM_KEY, engine_key, secret_among
 
 OLDEST = (0, 24)
 SHUTDOWN_TIMEOUT_S = 2
@@ -119,6 +121,7 @@ def plan(
     base_env: Mapping[str, str],
 ) -> LaunchPlan:
     """The whole start. `base_env` is what the child inherits. Raises EngineError when this cannot run here."""
+    check_arguments(settings)
     if environment.version[:2] < OLDEST:
         raise EngineError(f"vLLM {environment.vllm_version} is too old; 0.24 or newer is needed.")
     device = _device(environment, settings, machine)
@@ -134,6 +137,12 @@ def plan(
     if settings.knobs.max_num_queued_reqs is not None and environment.version < (0, 32, 0):
         raise EngineError(f"vLLM {environment.vllm_version} has no --max-num-queued-reqs; 0.32 or newer is needed.")
     argv += settings.knobs.arguments
+    if settings.revision is not None:
+        if model.kind != "hub":
+            raise EngineError(f"--revision is for a model of the hub, and {model.display} is none.")
+        argv += ["--revision", settings.revision]
+    if settings.trust_remote_code:
+        argv += ["--trust-remote-code"]
     argv += ["--disable-uvicorn-access-log", "--shutdown-timeout", str(SHUTDOWN_TIMEOUT_S)]
     if features.in_band_times:
         argv += ["--enable-per-request-metrics"]  # on the usage chunk, which the gateway asks for
@@ -154,12 +163,25 @@ def plan(
         argv=tuple(argv),
         env=_environ(environment, model, features, machine, device, base_env),
         features=features,
-        url=f"http://{_reachable(settings.engine_host)}:{settings.engine_port}",
+        url=f"http://{reachable(settings.engine_host)}:{settings.engine_port}",
         served_name=given_text(settings.engine_args, "--served-model-name") or model.display,
         max_num_seqs=sequences,
         max_model_len=context,
         device=device,
     )
+
+
+def check_arguments(settings: StackSettings) -> None:
+    """Raises EngineError for an argument that would show a secret, or open the engine to other machines."""
+    secret = secret_among(settings.engine_args)
+    if secret is not None:
+        flag, variable = secret
+        raise EngineError(f"A command line is public: give the value of {flag} in the variable {variable} instead.")
+    host = given_text(settings.engine_args, "--host") or settings.engine_host
+    if not is_loopback(host):
+        raise EngineError(
+            f"The engine is not to listen on {host}, where its controls are open; --host opens the gateway, which has a key."
+        )
 
 
 def given_text(arguments: list[str], flag: str) -> str | None:
@@ -201,7 +223,7 @@ def _buckets() -> str:
     return json.dumps(edges, separators=(",", ":"))
 
 
-def _reachable(host: str) -> str:
+def reachable(host: str) -> str:
     """The address to talk to a server that listens on `host`."""
     if host in {"0.0.0.0", "", "::"}:
         return "127.0.0.1"
@@ -226,6 +248,8 @@ def _environ(
             env["VLLM_CPU_OMP_THREADS_BIND"] = "0"  # one core computes, one is left to the instruments
     elif "flashinfer" not in environment.modules:
         env["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
+    if key := engine_key(base):
+        env[VLLM_KEY] = key
     tracing: dict[str, str] = {}
     if features.otlp_times:
         tracing = {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_BSP_SCHEDULE_DELAY": "500"}

@@ -30,6 +30,7 @@ from server.engine.processes import API_SERVER, ENGINE_CORE, OTHER, WORKER, role
 from server.engine.recovery import TRIES, Death, Next, Row, after
 from server.engine.start import Start
 from server.engine.starts import Starts
+from server.keys import engine_key
 from server.supervisor import GRACE_S, Supervisor, port_in_use
 from server.telemetry.snapshot import Engine, Phase, Value
 
@@ -210,7 +211,7 @@ class AttachedEngine:
 
     async def start(self) -> None:
         try:
-            self._found = await asyncio.to_thread(probe, self.url)
+            self._found = await asyncio.to_thread(probe, self.url, key=engine_key())
         except EngineError as error:
             self.fail(str(error))
             return
@@ -324,6 +325,7 @@ class OwnEngine:
             again_in_s=None if self._again_at is None else max(0.0, self._again_at - now),
             model=model.display if model is not None else self._settings.model,
             model_kind=model.kind if model is not None else "",
+            revision=model.revision if model is not None else "",
             version=self._environment.vllm_version if self._environment is not None else "",
             device=machine.name if plan is not None and plan.device == "cuda" and machine is not None else "CPU",
             url=self.url,

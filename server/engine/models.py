@@ -34,6 +34,8 @@ SAVED_SUFFIX = ":saved"
 """`shape:NAME:saved` has its random weights on disk and reads them; without it vLLM makes them up as it starts."""
 DUMMY = ("--load-format", "dummy")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,127}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 SCRIPTS = Path(__file__).parent
 HUB_TIMEOUT_S = 60.0
 CONVERT_TIMEOUT_S = 900.0
@@ -57,6 +59,8 @@ class Model:
     """The longest context it was made for; None if only the hub knows."""
     offline: bool = False
     """All of it is on this disk: the hub need not be asked."""
+    revision: str = ""
+    """Of a hub model: as asked for, else the commit that lies in the cache; empty: whatever is newest when it is fetched."""
 
     @property
     def label(self) -> str:
@@ -84,7 +88,7 @@ def check_model(settings: StackSettings, environment: EngineEnvironment, paths: 
     elif _is_folder(name):
         _folder_config(Path(name).expanduser())
     else:
-        _check_hub(name, environment)
+        _check_hub(name, environment, settings.revision)
 
 
 def prepare(settings: StackSettings, environment: EngineEnvironment, paths: Paths, say: Say) -> Model:
@@ -107,8 +111,15 @@ def prepare(settings: StackSettings, environment: EngineEnvironment, paths: Path
             context_tokens=context if isinstance(context, int) else None,
             offline=True,
         )
-    state = _check_hub(name, environment)
-    return Model(kind="hub", display=name.rpartition("/")[2], source=name, offline=state == "cached")
+    state, where = _check_hub(name, environment, settings.revision)
+    cached = Path(where).name if state == "cached" else ""
+    return Model(
+        kind="hub",
+        display=name.rpartition("/")[2],
+        source=name,
+        offline=state == "cached",
+        revision=settings.revision or (cached if COMMIT.fullmatch(cached) else ""),
+    )
 
 
 def _pick(environment: EngineEnvironment, paths: Paths, say: Say) -> str:
@@ -198,7 +209,7 @@ def weights_folder(model: Model, environment: EngineEnvironment) -> Path:
     """Where the files of a model's weights lie. Raises EngineError where there are none on this disk."""
     if model.kind != "hub":
         return Path(model.source)
-    state, where = ask_hub(model.source, environment)
+    state, where = ask_hub(model.source, environment, model.revision or None)
     if state != "cached":
         raise EngineError(f"The weights of {model.source} are not in the hub's cache on this machine.")
     return Path(where)
@@ -207,11 +218,12 @@ def weights_folder(model: Model, environment: EngineEnvironment) -> Path:
 # the hub
 
 
-def ask_hub(name: str, environment: EngineEnvironment) -> tuple[HubState, str]:
-    """Whether a hub model can be had, asked by the engine's own hub client (its cache, its token, its switches)."""
+def ask_hub(name: str, environment: EngineEnvironment, revision: str | None = None) -> tuple[HubState, str]:
+    """Whether a hub model can be had, and why not or the folder where it lies, asked by the engine's own hub client (its
+    cache, its token, its switches)."""
     try:
         done = subprocess.run(
-            [environment.python, str(SCRIPTS / "check_hub.py"), name],
+            [environment.python, str(SCRIPTS / "check_hub.py"), name, *([] if revision is None else [revision])],
             capture_output=True,
             text=True,
             timeout=HUB_TIMEOUT_S,
@@ -229,18 +241,22 @@ def ask_hub(name: str, environment: EngineEnvironment) -> tuple[HubState, str]:
         raise EngineError(f"{environment.python} cannot ask the model hub ({said}).") from error
 
 
-def _check_hub(name: str, environment: EngineEnvironment) -> HubState:
+def _check_hub(name: str, environment: EngineEnvironment, revision: str | None) -> tuple[HubState, str]:
     shapes = f"a folder, `{EMBEDDED}`, or {SHAPE_PREFIX}NAME"
     if not HUB_NAME.fullmatch(name):
         raise EngineError(f"{name!r} is no model's name; give a hub name such as {GPU_MODEL}, {shapes}.")
-    state, reason = ask_hub(name, environment)
+    if revision is not None and not REVISION.fullmatch(revision):
+        raise EngineError(f"{revision!r} is no revision; give a branch, a tag or a commit.")
+    state, reason = ask_hub(name, environment, revision)
+    if state == "missing" and revision is not None:
+        raise EngineError(f"The hub has no model {name} with the revision {revision}; check both.")
     if state == "missing":
         raise EngineError(f"The hub has no model {name}; check the spelling, or give {shapes}.")
     if state == "gated":
         raise EngineError(f"The hub gives {name} only to those who asked for it; set HF_TOKEN, or give {shapes}.")
     if state == "offline":
         raise EngineError(f"{name} is not on this machine and the hub cannot be reached ({reason}); give {shapes}.")
-    return state
+    return state, reason
 
 
 # the embedded model

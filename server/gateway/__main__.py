@@ -1,8 +1,8 @@
 """`python -m server.gateway`: the gateway as a process.
 
 Commands come as JSON lines on stdin, records go as JSON lines to stdout, after one first line `{"type":"listening","port":N}`;
-the log goes to stderr. A key that clients have to bring comes in SPARK_SERVE_API_KEY.
-It ends, with code 0, at the end of stdin and on SIGTERM or SIGINT; code 1: it cannot listen.
+the log goes to stderr. A key that clients have to bring comes in SPARK_SERVE_API_KEY, the engine's in SPARK_SERVE_ENGINE_KEY.
+It ends, with code 0, at the end of stdin and on SIGTERM or SIGINT; code 1: it cannot listen; 2: it must not.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ import msgspec
 import prometheus_client
 import uvloop
 
-from server.gateway.access import Access, is_loopback
+from loadgen.target import API_KEY
+from server.gateway.access import Access, exposed, is_loopback
 from server.gateway.listener import Listener, bind
 from server.gateway.policy import Policy, PolicyChange
 from server.gateway.records import EngineState, GatewayCommand, GatewayRecord, QueueRecord
 from server.gateway.relay import Gateway
 from server.gateway.stdio import LineWriter, read_lines
+from server.keys import engine_key
 
 REPORT_S = 0.5
-KEY_VARIABLE = "SPARK_SERVE_API_KEY"
-"""Environment variable with the key that clients have to bring; unset or empty: none."""
 
 _log = logging.getLogger("server.gateway")
 
@@ -87,10 +87,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _access(host: str, names: list[str] | None) -> Access:
-    """Only a gateway that listens for this machine alone knows all names it may be called by, unless it is told them."""
-    if names is None and not is_loopback(host):
-        return Access(api_key=os.environ.get(KEY_VARIABLE) or None)
-    return Access(hosts=[host, *(names or [])], api_key=os.environ.get(KEY_VARIABLE) or None)
+    """Only a gateway that listens for this machine alone knows all names it may be called by, unless it is told them.
+
+    Raises ValueError for one that would let in whoever reaches this machine.
+    """
+    key = os.environ.get(API_KEY) or None
+    if why := exposed(host, key):
+        raise ValueError(why)
+    known = None if names is None and not is_loopback(host) else [host, *(names or [])]
+    return Access(hosts=known, api_key=key, engine_key=engine_key())
 
 
 async def _serve(gateway: Gateway, listener: Listener, write: Callable[[QueueRecord], None]) -> None:

@@ -16,11 +16,19 @@ OTHER_ROUTES = frozenset(("/v1/models", "/health", "/metrics"))
 class Access:
     """`hosts`: names that a Host header may have besides IP addresses and localhost; None lets any name in. A page in a
     browser that has its name resolve to this machine is kept out that way. `api_key`: asked of all that reaches the engine.
+    `engine_key`: what the engine itself asks, brought by the gateway; ValueError without a key for the clients, who would all
+    be let in by it.
     """
 
-    def __init__(self, *, hosts: Iterable[str] | None = None, api_key: str | None = None) -> None:
+    def __init__(
+        self, *, hosts: Iterable[str] | None = None, api_key: str | None = None, engine_key: str | None = None
+    ) -> None:
         self._hosts = None if hosts is None else frozenset(name.lower() for name in hosts) | {"localhost"}
         self._key = None if api_key is None else b"Bearer " + api_key.encode("utf-8")
+        if engine_key is not None and api_key is None:
+            raise ValueError("a gateway that brings the engine's key needs one of its own")
+        self.engine_authorization = None if engine_key is None else b"Bearer " + engine_key.encode("utf-8")
+        """What the engine is to be shown instead of the client's."""
 
     @property
     def has_key(self) -> bool:
@@ -65,6 +73,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def exposed(host: str, key: str | None) -> str:
+    """Why a gateway must not listen there; empty where it may."""
+    if key or is_loopback(host):
+        return ""
+    return f"{host} can be reached from other machines: set SPARK_SERVE_API_KEY to a key that clients have to bring"
 
 
 def _is_among(authority: str, hosts: frozenset[str]) -> bool:

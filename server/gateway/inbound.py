@@ -159,9 +159,11 @@ def patience_s(headers: Headers) -> float | None:
     return seconds
 
 
-def upstream_headers(headers: Headers, ids: Ids, host: bytes, *, our_key: bool = False) -> Headers:
+def upstream_headers(
+    headers: Headers, ids: Ids, host: bytes, *, our_key: bool = False, engine_key: bytes | None = None
+) -> Headers:
     """The client's headers without those of its connection, with our ids. Content-Length is the connection's to add.
-    `our_key`: its Authorization was for us."""
+    `our_key`: its Authorization was for us; `engine_key`: the Authorization that the engine gets."""
     dropped = _NOT_FORWARDED | _named_by_connection(headers)
     if our_key:
         dropped |= {b"authorization"}
@@ -171,6 +173,7 @@ def upstream_headers(headers: Headers, ids: Ids, host: bytes, *, our_key: bool =
     return [
         (b"host", host),
         *sent,
+        *([] if engine_key is None else [(b"authorization", engine_key)]),
         (b"x-request-id", ids.request_id.encode("ascii")),
         (b"traceparent", ids.traceparent),
     ]

@@ -253,7 +253,7 @@ class Gateway:
             )
             if (silence_s := self.admission.policy.silence_s) is not None:
                 passage.watch_silence(silence_s)
-            sent = upstream_headers(headers, clock.ids, self._upstream.host_header, our_key=self._access.has_key)
+            sent = self._sent(headers, clock.ids)
             await self._send_upstream(exchange, "POST", _target(scope), sent, asked.body, clock)
             await relay(client, passage, exchange)
 
@@ -309,6 +309,12 @@ class Gateway:
                 echo = (b"x-request-id", passage.clock.ids.request_id.encode("ascii"))
                 await client.start(200, [*_EVENT_STREAM, echo])
             client.write_now(_KEEP_ALIVE)
+
+    def _sent(self, headers: Headers, ids: Ids) -> Headers:
+        """The client's headers as the engine gets them."""
+        access = self._access
+        host, engine_key = self._upstream.host_header, access.engine_authorization
+        return upstream_headers(headers, ids, host, our_key=access.has_key, engine_key=engine_key)
 
     async def _send_upstream(
         self, exchange: Exchange, method: str, target: str, sent: Headers, body: bytes, clock: StageClock | None = None
@@ -366,7 +372,7 @@ class Gateway:
     async def _models(self, client: Client, ids: Ids, scope: Scope) -> None:
         echo = [(b"x-request-id", ids.request_id.encode("ascii"))]
         exchange = Exchange(give_back=self._upstream.give_back)
-        sent = upstream_headers(scope["headers"], ids, self._upstream.host_header, our_key=self._access.has_key)
+        sent = self._sent(scope["headers"], ids)
         try:
             with client:
                 async with asyncio.timeout(MODELS_TIMEOUT_S):

@@ -130,6 +130,8 @@ class Engine(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     """Display name, e.g. `SmolLM2-135M-Instruct` or `qwen3-8b`."""
     model_kind: Literal["hub", "embedded", "shape", "folder", "attached", ""] = ""
     """shape: random weights; the header says so."""
+    revision: str = ""
+    """Of a hub model, as `server.engine.models.Model` has it; empty: not pinned, or not from the hub."""
     name: str = "vLLM"
     version: str = ""
     device: str = ""

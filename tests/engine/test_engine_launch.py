@@ -11,7 +11,7 @@ from server.config import EngineKnobs, StackSettings
 from server.engine.device import Gpu, Machine, has_fast_bf16, parse_nvidia_smi
 from server.engine.environment import CLI_ENTRY, EngineEnvironment, parse_version
 from server.engine.errors import EngineError
-from server.engine.launch import LaunchPlan, plan
+from server.engine.launch import LaunchPlan, plan, reachable
 from server.engine.models import Model
 
 H100 = Machine(gpus=(Gpu(0, "NVIDIA H100 80GB HBM3", 80 * 2**30),), driver="580.1", why="", cores=16)
@@ -144,10 +144,47 @@ def test_the_environment_a_person_set_wins_and_secrets_stay_out_of_argv() -> Non
 
 @pytest.mark.parametrize(
     ("host", "url"),
-    [("127.0.0.1", "http://127.0.0.1:8100"), ("0.0.0.0", "http://127.0.0.1:8100"), ("::1", "http://[::1]:8100")],
+    [("127.0.0.1", "http://127.0.0.1:8100"), ("::1", "http://[::1]:8100")],
 )
 def test_where_to_reach_it(host: str, url: str) -> None:
     assert launch(environment("0.32.0"), engine_host=host).url == url
+    assert reachable("0.0.0.0") == reachable("::") == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"engine_args": ["--api-key", "s3cret"]}, "SPARK_SERVE_ENGINE_KEY"),
+        ({"engine_args": ["--api_key=s3cret"]}, "SPARK_SERVE_ENGINE_KEY"),
+        ({"engine_args": ["--hf-tok=s3cret"]}, "HF_TOKEN"),
+        ({"engine_args": ["--host=0.0.0.0"]}, "not to listen on 0.0.0.0"),
+        ({"engine_host": "192.0.2.7"}, "not to listen on 192.0.2.7"),
+        ({"revision": "main"}, "--revision is for a model of the hub"),
+    ],
+)
+def test_secrets_and_open_engines_are_refused(settings: dict[str, object], sentence: str) -> None:
+    folder = Model(kind="folder", display="m", source="/m")
+    with pytest.raises(EngineError, match=sentence) as error:
+        launch(environment("0.32.0"), model=folder, **settings)  # type: ignore[arg-type]
+    assert "s3cret" not in str(error.value)
+
+
+def test_the_engines_key_goes_by_its_environment_and_the_gateways_stays_out_of_it() -> None:
+    keys = {"SPARK_SERVE_ENGINE_KEY": "e1", "SPARK_SERVE_API_KEY": "g1"}
+    planned = launch(environment("0.32.0"), base=keys)
+    assert planned.env["VLLM_API_KEY"] == "e1"
+    assert not {"e1", "g1"} & set(planned.argv)
+    assert not keys.keys() & planned.env.keys()
+
+
+def test_code_that_comes_with_a_model_runs_only_when_asked_for_and_a_revision_is_passed_on() -> None:
+    hub = Model(kind="hub", display="m", source="a/m", revision="v1")
+    plain = launch(environment("0.32.0"), model=hub)
+    assert "--trust-remote-code" not in plain.argv
+    assert "--revision" not in plain.argv
+    asked = launch(environment("0.32.0"), model=hub, trust_remote_code=True, revision="v1")
+    assert "--trust-remote-code" in asked.argv
+    assert value(asked, "--revision") == "v1"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def paths(tmp_path: Path) -> Paths:
 
 
 def hub(monkeypatch: pytest.MonkeyPatch, state: HubState) -> None:
-    monkeypatch.setattr(models, "ask_hub", lambda name, env: (state, "no route"))
+    monkeypatch.setattr(models, "ask_hub", lambda name, env, revision=None: (state, "no route"))
 
 
 def silent(_: str) -> None: ...

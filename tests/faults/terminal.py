@@ -17,7 +17,20 @@ from collections.abc import Callable, Sequence
 import pyte
 
 # pyte does not know these private sequences and would print their ends.
+_MODE = re.compile(rb"\x1b\[\?([0-9;]+)([hl])|\x1b\[([<>])[0-9]*u")
+_ON_AT_FIRST = {7, 25}
+"""Wrapping, and the cursor is shown."""
 _UNKNOWN = re.compile(rb"\x1b\[[<>=?][0-9;]*[a-zA-Z$]+|\x1b\[\?[0-9;]*\$p")
+
+
+def modes_left(raw: bytes) -> list[str]:
+    """What these bytes leave other than a fresh terminal has it: private modes by number, and kitty's keys."""
+    on, keys = set(_ON_AT_FIRST), 0
+    for numbers, way, pushed in _MODE.findall(raw):
+        for number in map(int, filter(None, numbers.split(b";"))):
+            (on.add if way == b"h" else on.discard)(number)
+        keys += {b">": 1, b"<": -1}.get(pushed, 0)
+    return [str(number) for number in sorted(on ^ _ON_AT_FIRST)] + ["kitty keys"] * max(0, keys)
 
 
 class Terminal:
@@ -29,16 +42,18 @@ class Terminal:
         argv: Sequence[str] = (sys.executable, "-m", "console.cli", "console"),
         cells: int = 160,
         rows: int = 48,
-        **environment: str,
+        **environment: str | None,
     ) -> None:
+        """`environment`: variables beside this process's own; None takes one away."""
         self.screen = pyte.Screen(cells, rows)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.environ.update({"TERM": "xterm-256color", "COLORTERM": "truecolor", "TZ": "UTC", **environment})
+            chosen = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "TZ": "UTC", "COLUMNS": None, "LINES": None}
+            variables = {name: value for name, value in {**os.environ, **chosen, **environment}.items() if value}
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cells, 0, 0))
-            os.execv(argv[0], [*argv, *arguments])
+            os.execve(argv[0], [*argv, *arguments], variables)  # not execv: readline sets COLUMNS behind our back
 
     def resize(self, cells: int, rows: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, cells, 0, 0))

@@ -9,7 +9,7 @@ import pytest
 from gateway_fakes import Asked, FakeEngine, ask, chat, running, streams
 
 from server.gateway import listener
-from server.gateway.access import Access, is_loopback
+from server.gateway.access import Access, exposed, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,54 @@ async def test_a_key_is_asked_of_all_that_reaches_the_engine_and_stays_here() ->
         assert engine.asked == []
         assert (await chat(run, "r1", authorization="Bearer k1")).status_code == 200
         assert "authorization" not in engine.asked[0].headers
+
+
+async def test_the_engines_key_is_brought_by_the_gateway_and_never_without_one_of_its_own() -> None:
+    async with FakeEngine() as engine, running(engine.url, access=Access(api_key="k1", engine_key="e1")) as run:
+        assert (await chat(run, "r0", authorization="Bearer e1")).status_code == 401
+        assert (await chat(run, "r1", authorization="Bearer k1")).status_code == 200
+        assert engine.asked[0].headers["authorization"] == "Bearer e1"
+    with pytest.raises(ValueError, match="needs one of its own"):
+        Access(engine_key="e1")
+
+
+@pytest.mark.parametrize(
+    ("host", "key", "refused"),
+    [
+        ("127.0.0.1", None, False),
+        ("::1", None, False),
+        ("0.0.0.0", None, True),
+        ("::", "", True),
+        ("0.0.0.0", "k", False),
+    ],
+)
+def test_who_listens_for_other_machines_asks_for_a_key(host: str, key: str | None, refused: bool) -> None:
+    assert ("SPARK_SERVE_API_KEY" in exposed(host, key)) == refused
+
+
+CONTROLS = (
+    *("/sleep", "/wake_up", "/reset_prefix_cache", "/pause", "/resume", "/collective_rpc", "/server_info", "/version"),
+    *(
+        "/v1/load_lora_adapter",
+        "/tokenize",
+        "/invocations",
+        "/docs",
+        "/openapi.json",
+        "/start_profile",
+        "/scale_elastic_ep",
+    ),
+    *("//sleep", "/v1/../sleep", "/v1/chat/completions/../../../sleep", "/health/", "/v1/%2e%2e/sleep"),
+)
+
+
+@pytest.mark.parametrize("path", CONTROLS)
+async def test_what_controls_an_engine_does_not_pass(path: str) -> None:
+    async with FakeEngine() as engine, running(engine.url) as run:
+        for method in ("GET", "POST"):
+            line = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            status, _, _ = await ended(run.port, line.encode())
+            assert status in {404, 405}, (method, path)
+        assert engine.asked == []
 
 
 async def test_a_host_that_is_none_of_ours_never_reaches_the_engine() -> None:
