@@ -14,6 +14,7 @@ from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.events import Resize
 from textual.filter import LineFilter
+from textual.markup import escape
 from textual.screen import Screen
 
 from console import format as fmt
@@ -22,7 +23,7 @@ from console.editing import more_people
 from console.history import History
 from console.kept import KEEP, Kept, Only
 from console.messages import Answered, RequestsCame, RequestsWanted, Sampled, SourceEnded, SourceLost, Wanted
-from console.palette import ColourBlind
+from console.palette import HARMLESS, ColourBlind
 from console.panels.capacity import searching
 from console.rules import ordered
 from console.screens.ask import AskKey, AskNote, HelpScreen
@@ -229,8 +230,8 @@ class CockpitApp(App[Left]):
         self.set_class(event.size.width < MIN_CELLS or event.size.height < MIN_ROWS, "-small")
 
     def get_line_filters(self) -> list[LineFilter]:
-        """With NO_COLOR no colour leaves at all."""
-        return [ColourBlind()] if self.no_color else list(super().get_line_filters())
+        """No control from data leaves; with NO_COLOR no colour either."""
+        return [HARMLESS, *([ColourBlind()] if self.no_color else super().get_line_filters())]
 
     # Acting
 
@@ -261,7 +262,7 @@ class CockpitApp(App[Left]):
             reason = self.why_not(deed)
             yield SystemCommand(
                 deed.named,
-                f"not now: {reason}" if reason else deed.explained,
+                escape(f"not now: {fmt.sanitize(reason)}" if reason else deed.explained),
                 lambda action=deed.action: self.call_later(self.run_action, action),
             )
 

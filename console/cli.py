@@ -17,6 +17,7 @@ import msgspec
 import psutil
 
 from console import compare_verb, load_verbs, request_verb
+from console.output import WIPE, printable
 from console.sources.base import Source
 from console.verb import UsageError, count, port, positive, seconds_or_off, send
 from server import commands
@@ -28,11 +29,15 @@ from server.gateway.policy import LimitKind, Order, Overload, PolicyChange
 ORDERS, LIMITS, OVERLOADS = get_args(Order), get_args(LimitKind), get_args(Overload)
 SMALLEST_TERMINAL = (60, 16)
 DOWN_TIMEOUT_S = 60.0
-_WIPE = "\r\x1b[2K"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit code."""
+    """Run one verb and return its exit code. Nothing from data is printed that a terminal would obey."""
+    with printable():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     if options.version:
@@ -499,10 +504,10 @@ def _engine_install(options: argparse.Namespace) -> int:
     def report(progress: Progress) -> None:
         """Steps stay; what pip says in between shares one line, and only on a terminal."""
         if progress.step:
-            print(f"{_WIPE if live else ''}{progress.elapsed_s:6.1f} s  {progress.text}", flush=True)
+            print(f"{WIPE if live else ''}{progress.elapsed_s:6.1f} s  {progress.text}", flush=True)
         elif live:
             text = f"{progress.elapsed_s:6.1f} s    {progress.text.strip()}"
-            print(f"{_WIPE}{text[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+            print(f"{WIPE}{text[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
         elif progress.text.startswith("still"):
             print(f"{progress.elapsed_s:6.1f} s    {progress.text[:100]}", flush=True)
 
@@ -517,7 +522,7 @@ def _engine_install(options: argparse.Namespace) -> int:
         )
     finally:
         if live:
-            print(_WIPE, end="", flush=True)
+            print(WIPE, end="", flush=True)
     if not options.if_missing:
         print(f"vLLM {environment.vllm_version} ({environment.device}) is ready.")
     return 0
