@@ -15,7 +15,8 @@ OTHER_ROUTES = frozenset(("/v1/models", "/health", "/metrics"))
 
 class Access:
     """`hosts`: names that a Host header may have besides IP addresses and localhost; None lets any name in. A page in a
-    browser that has its name resolve to this machine is kept out that way. `api_key`: asked of all that reaches the engine.
+    browser that has its name resolve to this machine is kept out that way, and one that asks from where it is by its Origin:
+    without a key only pages of this machine may ask. `api_key`: asked of all that reaches the engine.
     """
 
     def __init__(self, *, hosts: Iterable[str] | None = None, api_key: str | None = None) -> None:
@@ -31,6 +32,8 @@ class Access:
         """Why it stays out; None when it may come in."""
         if not self._knows_host(headers):
             return Refusal(421, "unknown_host", "This gateway does not go by that name.")
+        if self._key is None and not all(_is_ours(value) for name, value in headers if name == b"origin"):
+            return Refusal(403, "foreign_origin", "A page of another origin may not ask a gateway that has no key.")
         wanted = "POST" if path in COMPLETION_ROUTES else "GET" if path in OTHER_ROUTES else None
         if wanted is None:
             return Refusal(404, "not_found", f"There is no {path} here.")
@@ -65,6 +68,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_ours(origin: bytes) -> bool:
+    """An Origin header of a page that this machine serves; `null` is nobody's."""
+    scheme, _, authority = origin.decode("latin-1").partition("://")
+    host = authority.partition("]")[0][1:] if authority.startswith("[") else authority.partition(":")[0]
+    return scheme in {"http", "https"} and is_loopback(host.lower())
 
 
 def _is_among(authority: str, hosts: frozenset[str]) -> bool:
