@@ -85,7 +85,7 @@ def scan(text: str, wanted: Set[str]) -> Scan:
     The format ends every line with a line feed, so a last line without one was cut and is not trusted.
     """
     samples: list[Sample] = []
-    spoiled: dict[str, int]
+    spoiled: dict[str, int] = {}
     refused = 0
     lines = text.split("\n")
     lines.pop()
