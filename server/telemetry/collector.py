@@ -88,7 +88,7 @@ class Collector:
         gpu: GpuReader | None = None,
         host: HostReader | None = None,
         clock: Callable[[], float] = time.monotonic,
-        patience_s: float = TIMEOUT_S,
+        patience_s: float = 2 * TIMEOUT_S,
     ) -> None:
         self._slo = slo
         self._patience_s = patience_s

@@ -55,6 +55,8 @@ def parse_number(text: str) -> float:
     return special
 
 
+LINE_LIMIT = 16 * 1024
+"""Characters; vLLM's longest line has 2,000."""
 REMEMBERED = 512
 """Characters of labels that are worth remembering, so that what is remembered has a bound."""
 
@@ -106,8 +108,13 @@ def scan(text: str, wanted: Set[str]) -> Scan:
             rest = line[close + 1 :] if close > brace else ""
         fields = rest.split()
         try:
-            if not fields or len(fields) > 2 or (len(fields) == 2 and not _TIMESTAMP.fullmatch(fields[1])):
-                raise ValueError(f"not a sample: {line!r}")
+            if (
+                len(line) > LINE_LIMIT
+                or not fields
+                or len(fields) > 2
+                or (len(fields) == 2 and not _TIMESTAMP.fullmatch(fields[1]))
+            ):
+                raise ValueError(f"not a sample: {line[:80]!r}")
             value = parse_number(fields[0])
             labels = parse_labels(inside) if len(inside) <= REMEMBERED else parse_labels.__wrapped__(inside)
         except ValueError:
