@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
+
+from console.format import UNPRINTABLE
 
 MARK = "zQ"
 """Stands behind every payload's introducer, so that raw bytes tell whose an escape sequence is."""
@@ -31,7 +34,6 @@ PAYLOADS = {
     "zero width": f"\u200b{MARK}\u200d\ufeff\u2060",
     "tags": f"{MARK}\U000e0041\U000e007f",
     "markup": f"[/red]{MARK}[bold][@click=app.quit]x[/][link=http://{MARK}]",
-    "surrogate": f"\ud800{MARK}" if False else f"{MARK}\ufffe",
 }
 HOSTILE = " ".join(PAYLOADS.values())
 
@@ -79,3 +81,15 @@ def _leaves(hint: Any) -> Iterator[Any]:
 
 def _container(hint: Any, kind: type) -> Any:
     return next(one for one in _leaves(hint) if typing.get_origin(one) is kind)
+
+
+_OWN = re.compile(r"\x1b\[[<=>?]?[0-9;:]*[$ ]?[@-~]|\x1b\]22;[a-z-]*\x07")
+"""What Textual writes: CSI sequences, and the pointer's shape."""
+
+
+def smuggled(raw: bytes) -> list[str]:
+    """What of the bytes that went to a terminal is a control of data's: a payload, or anything that is not our own."""
+    text = raw.decode("utf-8")
+    whole = [name for name, payload in PAYLOADS.items() if not payload.isprintable() and payload in text]
+    rest = re.sub(r"[\r\n\t]", "", _OWN.sub("", text))
+    return whole + [repr(rest[max(0, found.start() - 20) : found.end() + 20]) for found in UNPRINTABLE.finditer(rest)]
