@@ -91,5 +91,5 @@ def smuggled(raw: bytes) -> list[str]:
     """What of the bytes that went to a terminal is a control of data's: a payload, or anything that is not our own."""
     text = raw.decode("utf-8")
     whole = [name for name, payload in PAYLOADS.items() if not payload.isprintable() and payload in text]
-    rest = re.sub(r"[\r\n\t]", "", _OWN.sub("", text))
+    rest = re.sub(r"[\r\n\t\x07]", "", _OWN.sub("", text))  # Textual rings the bell too
     return whole + [repr(rest[max(0, found.start() - 20) : found.end() + 20]) for found in UNPRINTABLE.finditer(rest)]
