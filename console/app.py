@@ -17,6 +17,7 @@ from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Resize
 from textual.filter import LineFilter
 from textual.geometry import Size
+from textual.markup import escape
 from textual.screen import Screen
 from textual.worker import Worker, WorkerState
 
@@ -36,7 +37,7 @@ from console.messages import (
     SourceLost,
     Wanted,
 )
-from console.palette import ColourBlind
+from console.palette import HARMLESS, ColourBlind
 from console.panels.capacity import searching
 from console.provoking import FaultDraft, kill_question
 from console.rules import ordered
@@ -301,8 +302,8 @@ class CockpitApp(App[Left]):
         self.set_class(event.size.width < MIN_CELLS or event.size.height < MIN_ROWS, "-small")
 
     def get_line_filters(self) -> list[LineFilter]:
-        """With NO_COLOR no colour leaves at all."""
-        return [ColourBlind()] if self.no_color else list(super().get_line_filters())
+        """No control from data leaves; with NO_COLOR no colour either."""
+        return [HARMLESS, *([ColourBlind()] if self.no_color else super().get_line_filters())]
 
     # Acting
 
@@ -339,7 +340,7 @@ class CockpitApp(App[Left]):
             reason = self.why_not(deed)
             yield SystemCommand(
                 deed.named,
-                f"not now: {reason}" if reason else deed.explained,
+                escape(f"not now: {fmt.sanitize(reason)}" if reason else deed.explained),
                 lambda action=deed.action: self.call_later(self.run_action, action),
             )
 

@@ -20,6 +20,7 @@ import msgspec
 import psutil
 
 from console import compare_verb, fault_verb, load_verbs, request_verb
+from console.output import WIPE, printable
 from console.sources.base import Source
 from console.verb import UsageError, count, port, positive, seconds_or_off, send
 from server import commands
@@ -31,15 +32,20 @@ from server.gateway.policy import LimitKind, Order, Overload, PolicyChange
 ORDERS, LIMITS, OVERLOADS = get_args(Order), get_args(LimitKind), get_args(Overload)
 SMALLEST_TERMINAL = (60, 16)
 DOWN_TIMEOUT_S = 60.0
-_WIPE = "\r\x1b[2K"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit code."""
+    """Run one verb and return its exit code. Nothing from data is printed that a terminal would obey."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a `?` beats a traceback where a locale lacks a sign
     be_private()
+    with printable():
+        return _written(argv)
+
+
+def _written(argv: Sequence[str] | None) -> int:
+    """The verb, and the end of what it wrote."""
     try:
         try:
             return _run(argv)
@@ -591,10 +597,10 @@ def _engine_install(options: argparse.Namespace) -> int:
     def report(progress: Progress) -> None:
         """Steps stay; what pip says in between shares one line, and only on a terminal."""
         if progress.step:
-            print(f"{_WIPE if live else ''}{progress.elapsed_s:6.1f} s  {progress.text}", flush=True)
+            print(f"{WIPE if live else ''}{progress.elapsed_s:6.1f} s  {progress.text}", flush=True)
         elif live:
             text = f"{progress.elapsed_s:6.1f} s    {progress.text.strip()}"
-            print(f"{_WIPE}{text[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
+            print(f"{WIPE}{text[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
         elif progress.text.startswith("still"):
             print(f"{progress.elapsed_s:6.1f} s    {progress.text[:100]}", flush=True)
 
@@ -609,7 +615,7 @@ def _engine_install(options: argparse.Namespace) -> int:
         )
     finally:
         if live:
-            print(_WIPE, end="", flush=True)
+            print(WIPE, end="", flush=True)
     if not options.if_missing:
         print(f"vLLM {environment.vllm_version} ({environment.device}) is ready.")
     return 0

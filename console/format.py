@@ -19,6 +19,13 @@ _ESCAPE = re.compile(
 )
 _PLAIN = re.compile(r"[\x20-\x7e]*")
 
+UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    r"\U000e0000-\U000e0fff]"
+)
+"""What must not reach a terminal from data: C0 and C1 controls, bidi and other invisible format characters, line and paragraph
+separators, surrogates, tags. `sanitize` takes out more and makes it look well; this is what the last gates stop."""
+
 
 def sanitize(text: str, limit: int = 400) -> str:
     """Text that is safe to write to a terminal: escape sequences, C0, C1 and bidi controls are gone.
@@ -36,8 +43,11 @@ _BANNED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def known(value: float | None) -> float | None:
-    """The value, or None where it is absent or not finite."""
-    return value if value is not None and math.isfinite(value) else None
+    """The value, or None where it is absent, not finite, or beyond what a float holds."""
+    try:
+        return value if value is not None and math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def seconds(value: float | None) -> str:

@@ -61,7 +61,7 @@ class History:
 
     def append(self, snapshot: Snapshot) -> bool:
         """Take a snapshot in; False (and nothing done) if it is not newer than the last one."""
-        if snapshot.at <= self.at:
+        if not math.isfinite(snapshot.at) or snapshot.at <= self.at:
             return False
         self.at = snapshot.at
         second = int(snapshot.at)
@@ -76,7 +76,7 @@ class History:
             else:
                 buckets.append((second, value, value, value, 1))
         newest = self._events[-1].at if self._events else -math.inf
-        self._events.extend(event for event in snapshot.events if event.at > newest)
+        self._events.extend(event for event in snapshot.events if newest < event.at < math.inf)
         return True
 
     def columns(self, name: str, cells: int) -> list[Column]:
@@ -109,9 +109,8 @@ class History:
         row = [" "] * cells
         begin = self._begin(cells)
         for event in self._events:
-            index = int((event.at - begin) // CELL_S)
-            if 0 <= index < cells and event.mark[:1].isalnum():
-                row[index] = event.mark[0]
+            if begin <= event.at < begin + cells * CELL_S and event.mark[:1].isalnum():
+                row[int((event.at - begin) // CELL_S)] = event.mark[0]
         return "".join(row)
 
     def copy(self) -> History:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
+from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
 from textual.filter import LineFilter
+
+from console.format import UNPRINTABLE
 
 BACKGROUND = "#0c1118"
 _TEXT = "#c6d0db"
@@ -82,6 +86,30 @@ def style_of(name: str, *, colour: bool = True, stale: bool = False) -> Style:
     return Style(
         color=front, bgcolor=behind or BACKGROUND, bold="bold" in attributes or None, dim="dim" in attributes or None
     )
+
+
+class Harmless(LineFilter):
+    """The last gate before the terminal: no text of any widget reaches it as a control, whoever forgot to sanitize it.
+
+    Blanks keep the cells that the layout gave to what is taken out (most of it has none).
+    """
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """The same segments, those with something unprintable in them cleaned; controls are Textual's own."""
+        del background
+        if not any(UNPRINTABLE.search(text) for text, _, control in segments if not control):
+            return segments
+        return [
+            Segment(text if control else UNPRINTABLE.sub(_blanks, text), style, control)
+            for text, style, control in segments
+        ]
+
+
+HARMLESS = Harmless()
+
+
+def _blanks(found: re.Match[str]) -> str:
+    return " " * cell_len(found[0])
 
 
 class ColourBlind(LineFilter):

@@ -40,7 +40,7 @@ def braille(columns: Sequence[Column], rows: int, top: float) -> list[list[int]]
         if column is None or not (math.isfinite(column[0]) and math.isfinite(column[1])):
             before = None
             continue
-        low, high = (min(dots - 1, max(0, round(v / top * (dots - 1)))) for v in column)
+        low, high = (step_of(v, top, dots - 1) for v in column)
         here = (low, high)
         if before is not None:
             if before[1] < low:
@@ -54,9 +54,15 @@ def braille(columns: Sequence[Column], rows: int, top: float) -> list[list[int]]
     return grid
 
 
+def step_of(value: float, top: float, steps: int) -> int:
+    """Which of the steps 0..`steps` from zero to `top` a value stands on; the nearest end for one beyond, 0 for no number."""
+    part = value / top if top > 0 else 0.0
+    return 0 if math.isnan(part) else round(min(1.0, max(0.0, part)) * steps)
+
+
 def along_log(value: float, low: float, high: float, steps: int) -> int | None:
     """Which of `steps` places from `low` to `high` on a logarithmic axis a value falls on; None outside (or not above 0)."""
-    if not (0 < low < high and steps > 1 and math.isfinite(value) and value > 0):
+    if not (0 < low < high < math.inf and steps > 1 and 0 < value / low < math.inf):
         return None
     place = math.log(value / low) / math.log(high / low) * (steps - 1)
     return round(place) if -0.5 <= place <= steps - 0.5 else None
@@ -80,7 +86,7 @@ def spark(values: Sequence[float | None], top: float, rows: int = 1) -> list[str
         elif value <= 0 or top <= 0:
             height = 1
         else:
-            height = min(steps, max(2, round(value / top * steps)))
+            height = max(2, step_of(value, top, steps))
         for row in range(rows):
             lines[row] += BLOCKS[min(8, max(0, height - (rows - 1 - row) * 8))]
     return lines

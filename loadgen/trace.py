@@ -45,6 +45,8 @@ class _Record(msgspec.Struct):
 def read_trace(path: str) -> Iterator[TraceRow]:
     """The rows in order of time. An Azure trace is read as it is replayed, our own records whole (they are written in
     the order in which requests ended). Raises TraceError on the first step when the file is neither."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise TraceError(f"The trace {path} is not a file.")
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
             first = file.readline()

@@ -48,7 +48,7 @@ def noted(paths: Paths) -> list[tuple[Entry, psutil.Process]]:
             process = psutil.Process(entry.pid)
             if abs(process.create_time() - entry.started) < 0.05 and lives(process):
                 alive.append((entry, process))
-        except psutil.NoSuchProcess:
+        except (psutil.Error, ValueError, OverflowError):  # gone, somebody else's, or no pid at all
             continue
     return alive
 

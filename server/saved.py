@@ -60,6 +60,8 @@ def _create(folder: Path, stem: str) -> tuple[Path, int]:
 
 def load(path: Path, form: str, version: int, kind: str, result: type[T]) -> T:
     """Read one of format `form` and schema version `version`. Raises SavedError when it is none, or damaged."""
+    if path.exists() and not path.is_file():
+        raise SavedError(f"{path} is not a file.")
     try:
         with path.open("rb") as file:
             data = file.read(SIZE_LIMIT + 1)

@@ -104,7 +104,7 @@ class Stack:
         self._feed = Feed(settings.interval_s)
         if settings.slo not in PRESETS:
             raise SettingError(f"There is no SLO {settings.slo!r}; there are {', '.join(PRESETS)}.")
-        self._collector = Collector(slo=PRESETS[settings.slo])
+        self._collector = Collector(slo=PRESETS[settings.slo], patience_s=settings.interval_s / 2)
         self._events: deque[Event] = deque(maxlen=20)
         self._stopping = asyncio.Event()
         self._driving = settings.drive or settings.attach is None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from console import format as fmt
+from console import raster
 from console.ink import Line, Span, line
 from server.engine.coldstart import FIRST_TOKEN, WITHIN_S
 from server.engine.comparison import init_measured_s
@@ -59,8 +60,8 @@ class _Scale:
 
     def place(self, begin_s: float, end_s: float) -> tuple[int, int]:
         """(cells before a bar, its length), never beyond the axis."""
-        left = min(self.axis - 1, round(begin_s / self.whole_s * self.axis))
-        return left, max(1, min(self.axis - left, round(end_s / self.whole_s * self.axis) - left))
+        left = min(self.axis - 1, raster.step_of(begin_s, self.whole_s, self.axis))
+        return left, max(1, raster.step_of(end_s, self.whole_s, self.axis) - left)
 
 
 def anatomy(start: ColdStart, room: int, rows: int) -> list[Line]:

@@ -86,7 +86,7 @@ def chart(view: View, room: int, rows: int) -> list[Line]:
     seen = max((column[1] for column in (*middle, *tail) if column), default=0.0)
     top = raster.nice_top(max(seen, good_s * 1.25))
     low, high = raster.braille(middle, height, top), raster.braille(tail, height, top)
-    good_row = height - 1 - round(good_s / top * (height * 4 - 1)) // 4
+    good_row = height - 1 - raster.step_of(good_s, top, height * 4 - 1) // 4
     late = "  ━ p95 too late" if room >= 60 else " ━ late"
     heading = line(
         Span(" " * axis), Span("TTFT ", "label"), Span("━ p50", "median"), Span(" ━ p95", "tail"), Span(late, "late")

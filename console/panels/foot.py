@@ -117,7 +117,7 @@ def void(snapshot: Snapshot) -> Line:
 
 
 def trouble(snapshot: Snapshot) -> Line:
-    """The sources that should answer and do not, dated."""
+    """The sources that should answer and do not, dated, and what is not believed of those that do."""
     parts: Line = ()
     expected = {
         "engine": snapshot.engine.phase == "ready",
@@ -126,6 +126,10 @@ def trouble(snapshot: Snapshot) -> Line:
         "load": snapshot.people.mode != "none",
     }
     for name, state in snapshot.sources.items():
+        if state.ok and state.detail:
+            parts += line(
+                Span(f" {fmt.sanitize(name, 30)}", "warn"), Span(f" ({fmt.sanitize(state.detail)})  ", "label")
+            )
         if state.ok or not expected.get(name, True):
             continue
         age = f", last read {fmt.span(state.age_s)} ago" if state.age_s is not None else ""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from rich.segment import Segment
+from rich.text import Text
 from textual import events
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from console.format import sanitize
 from console.ink import Line, Span, fit, is_simple, line, text_width
 from console.messages import PanelFailed
 from console.palette import style_of
@@ -36,6 +38,7 @@ class Canvas(Widget):
         self._lines: list[Line] = []
         self._faded = False
         self._failed = False
+        self._note = ""
 
     def show(self, view: View) -> None:
         """Draw this view now; nothing is refreshed where nothing changed."""
@@ -98,9 +101,10 @@ class Canvas(Widget):
     def on_mouse_move(self, event: events.MouseMove) -> None:
         """The note of the figure under the pointer becomes the tooltip."""
         found = self.span_at(event.x, event.y)
-        note = found.note if found and found.note else None
-        if note != self.tooltip:
-            self.tooltip = note
+        note = sanitize(found.note) if found else ""
+        if note != self._note:
+            self._note = note
+            self.tooltip = Text(note) if note else None  # a string would be read as markup
 
     async def on_click(self, event: events.Click) -> None:
         """Run the action of what was clicked."""

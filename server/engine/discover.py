@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
@@ -17,6 +19,8 @@ from server.keys import authorization
 PORTS = range(8000, 8011)
 TIMEOUT = httpx.Timeout(3.0, connect=1.0)
 LOOK_TIMEOUT = httpx.Timeout(1.0, connect=0.3)
+URL_LIMIT = 300
+"""Characters; a host's name has at most 253."""
 PAGE_LIMIT_BYTES = 4 * 1024 * 1024
 _SERVER = re.compile(
     r"vllm\.entrypoints\.(?:openai\.api_server|launchers\.api_server\.entry|cli\.main)$|(?:^|/)vllm$|^VLLM::APIServer"
@@ -43,6 +47,12 @@ class Found:
 def base_url(url: str) -> str:
     """Scheme, host and port of what a person typed. Raises EngineError for what no engine's address looks like."""
     text = url if "://" in url else f"http://{url}"
+    if "@" in text:  # first of all, so that no sentence repeats a password
+        raise EngineError("A URL with a user or a password in it is refused; give http://HOST:PORT.")
+    if len(text) > URL_LIMIT or not text.isprintable() or " " in text:
+        raise EngineError(
+            f"{ascii(url[:40])[1:-1]} is no URL: too long, or with blanks or controls in it; give http://HOST:PORT."
+        )
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -50,14 +60,32 @@ def base_url(url: str) -> str:
         raise EngineError(f"{url} is no URL: {error}.") from error
     if parts.scheme not in {"http", "https"}:
         raise EngineError(f"{url} is not http; give the engine's address as http://HOST:PORT.")
-    if "@" in parts.netloc:
-        raise EngineError("A URL with a user or a password in it is refused; give http://HOST:PORT.")
+    if port == 0:
+        raise EngineError(f"{url} is no URL: nothing listens on port 0.")
+    if parts.hostname and _is_nearby(parts.hostname):
+        raise EngineError(
+            f"{url} is a link-local or multicast address, where no engine is looked for; give http://HOST:PORT."
+        )
     if not parts.hostname:
         raise EngineError(f"{url} names no host; give http://HOST:PORT.")
     if parts.path.rstrip("/") not in {"", "/v1"} or parts.query or parts.fragment:
         raise EngineError(f"{url} has something behind the port; give http://HOST:PORT.")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+
+
+def _is_nearby(host: str) -> bool:
+    """A link-local address (a cloud's metadata lives there) or one of many hosts, in any way of writing that the system's
+    resolver takes for a number."""
+    try:
+        address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        try:
+            address = ipaddress.IPv4Address(socket.inet_aton(host))
+        except (OSError, ValueError):
+            return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any(one.is_link_local or one.is_multicast for one in (address, mapped) if one is not None)
 
 
 def probe(url: str, *, timeout: httpx.Timeout = TIMEOUT, key: str | None = None) -> Found:
@@ -146,14 +174,14 @@ def _models(answer: httpx.Response, base: str) -> dict[str, int | None]:
             str(entry["id"]): entry.get("max_model_len") if isinstance(entry.get("max_model_len"), int) else None
             for entry in entries
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise EngineError(f"{base} is no OpenAI-compatible server: /v1/models says {answer.status_code}.") from error
 
 
 def _version(answer: httpx.Response) -> str:
     try:
         version = answer.json()["version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
     return version if isinstance(version, str) else ""
 

@@ -24,7 +24,7 @@ from server.engine.discover import Found, base_url, probe
 from server.engine.environment import EngineEnvironment, find_environment
 from server.engine.errors import EngineError, EngineMissingError
 from server.engine.launch import LaunchPlan, plan
-from server.engine.logfile import LogFollower
+from server.engine.logfile import LogFollower, rotate
 from server.engine.models import Model, prepare, save_shape, weights_folder
 from server.engine.processes import API_SERVER, ENGINE_CORE, OTHER, WORKER, role_of, roles
 from server.engine.recovery import TRIES, Death, Next, Row, after
@@ -501,6 +501,7 @@ class OwnEngine:
         """Take the log's lines as they come, for as long as the process lives."""
         while True:
             self._hear(start)
+            await asyncio.to_thread(rotate, self._log)
             await asyncio.sleep(LOG_IDLE_S if log.finished else LOG_POLL_S)
 
     def _hear(self, start: Start) -> None:

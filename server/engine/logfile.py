@@ -6,6 +6,7 @@ the file can be copied aside and truncated under it: its next line lands at the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,6 +16,8 @@ from pathlib import Path
 LINE_LIMIT_BYTES = 16 * 1024
 """A longer line is cut here; the rest of it is dropped."""
 CHUNK_BYTES = 256 * 1024
+BEHIND_BYTES = 4 * 1024 * 1024
+"""What is written faster than it is read is passed over beyond this, and the gap is said."""
 ROTATE_BYTES = 16 * 1024 * 1024
 """With one older copy, a log takes at most twice this (and what is written within one look)."""
 
@@ -50,8 +53,9 @@ def rotate(path: Path, limit_bytes: int = ROTATE_BYTES) -> bool:
     except FileNotFoundError:
         return False
     older = path.with_name(f"{path.name}.1")
-    shutil.copyfile(path, older)
-    older.chmod(0o600)
+    with contextlib.suppress(OSError):  # a full disk: then the room is worth more than the copy
+        shutil.copyfile(path, older)
+        older.chmod(0o600)
     os.truncate(path, 0)
     return True
 
@@ -72,14 +76,24 @@ class LogFollower:
         """The lines that became whole since the last call, cleaned, empty ones left out."""
         try:
             with self.path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size < self._offset:  # truncated by a rotation
+                size = os.fstat(file.fileno()).st_size
+                if size < self._offset:  # truncated by a rotation
                     self._offset, self._partial, self._overlong = 0, b"", False
+                passed = self._pass_over(size)
                 file.seek(self._offset)
                 data = file.read(CHUNK_BYTES)
         except FileNotFoundError:
             return []
         self._offset += len(data)
-        return [text for piece in self._split(data) if (text := clean(piece)).strip()]
+        return passed + [text for piece in self._split(data) if (text := clean(piece)).strip()]
+
+    def _pass_over(self, size: int) -> list[str]:
+        """Go on near the end where it has grown too far ahead; what to say of it."""
+        gap = size - CHUNK_BYTES - self._offset
+        if gap <= BEHIND_BYTES - CHUNK_BYTES:
+            return []
+        self._offset, self._partial, self._overlong = self._offset + gap, b"", True  # the line it lands in is not whole
+        return [f"({gap / 1024**2:.0f} MiB of log passed over: it grows faster than it is read)"]
 
     def finish(self) -> list[str]:
         """All that is left, a last line without an end included. For after the child's death."""

@@ -15,9 +15,9 @@ OTHER_ROUTES = frozenset(("/v1/models", "/health", "/metrics"))
 
 class Access:
     """`hosts`: names that a Host header may have besides IP addresses and localhost; None lets any name in. A page in a
-    browser that has its name resolve to this machine is kept out that way. `api_key`: asked of all that reaches the engine.
-    `engine_key`: what the engine itself asks, brought by the gateway; ValueError without a key for the clients, who would all
-    be let in by it.
+    browser that has its name resolve to this machine is kept out that way, and one that asks from where it is by its Origin:
+    without a key only pages of this machine may ask. `api_key`: asked of all that reaches the engine. `engine_key`: what the
+    engine itself asks, brought by the gateway; ValueError without a key for the clients, who would all be let in by it.
     """
 
     def __init__(
@@ -39,6 +39,8 @@ class Access:
         """Why it stays out; None when it may come in."""
         if not self._knows_host(headers):
             return Refusal(421, "unknown_host", "This gateway does not go by that name.")
+        if self._key is None and not all(_is_ours(value) for name, value in headers if name == b"origin"):
+            return Refusal(403, "foreign_origin", "A page of another origin may not ask a gateway that has no key.")
         wanted = "POST" if path in COMPLETION_ROUTES else "GET" if path in OTHER_ROUTES else None
         if wanted is None:
             return Refusal(404, "not_found", f"There is no {path} here.")
@@ -80,6 +82,13 @@ def exposed(host: str, key: str | None) -> str:
     if key or is_loopback(host):
         return ""
     return f"{host} can be reached from other machines: set SPARK_SERVE_API_KEY to a key that clients have to bring"
+
+
+def _is_ours(origin: bytes) -> bool:
+    """An Origin header of a page that this machine serves; `null` is nobody's."""
+    scheme, _, authority = origin.decode("latin-1").partition("://")
+    host = authority.partition("]")[0][1:] if authority.startswith("[") else authority.partition(":")[0]
+    return scheme in {"http", "https"} and is_loopback(host.lower())
 
 
 def _is_among(authority: str, hosts: frozenset[str]) -> bool:

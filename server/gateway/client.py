@@ -23,6 +23,8 @@ from server.gateway.refusal import (
 
 BODY_TIMEOUT_S = 30.0
 """Between two parts of a body."""
+WHOLE_BODY_TIMEOUT_S = 120.0
+"""For all of it."""
 STALL_S = 30.0
 """A client whose kernel takes nothing of what waits for it for so long is cut off."""
 STALL_LOOKS = 10
@@ -66,23 +68,22 @@ class Client:
 
     async def body(self) -> bytes:
         """The whole request body. Raises RefusedError or ClientLeftError."""
-        parts: list[bytes] = []
-        size = 0
+        whole = bytearray()
+        end = time.monotonic() + WHOLE_BODY_TIMEOUT_S
         while True:
             try:
-                async with asyncio.timeout(BODY_TIMEOUT_S):
+                async with asyncio.timeout(min(BODY_TIMEOUT_S, end - time.monotonic())):
                     message = await self._receive()
             except TimeoutError:
                 raise RefusedError(BODY_LATE) from None
             if message["type"] == "http.disconnect":
                 raise ClientLeftError
             part: bytes = message.get("body", b"")
-            parts.append(part)
-            size += len(part)
-            if size > MAX_BODY_BYTES:
+            if len(whole) + len(part) > MAX_BODY_BYTES:
                 raise RefusedError(TOO_LARGE)
             if not message.get("more_body", False):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+                return bytes(whole) + part if whole else part
+            whole += part
 
     def __enter__(self) -> Client:
         task = self._task = asyncio.current_task()

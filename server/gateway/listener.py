@@ -10,11 +10,12 @@ import struct
 import termios
 from collections.abc import Callable, Generator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NoReturn
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from server.gateway.inbound import Headers
 from server.gateway.refusal import REASON_HEADER, Refusal, error_document
@@ -35,10 +36,19 @@ IDLE_TIMEOUT_S = 75.0
 """Of a connection on which nothing was asked yet, or nothing more; well over what clients keep theirs for, so that it is
 they who close."""
 
+MAX_ASKED_AHEAD = 8
+"""Requests on one connection that wait for the answer of the one before them."""
+LINGER_S = 10.0
+"""For the rest of a body whose request is refused already."""
+
 _NO_LINGER = struct.pack("ii", 1, 0)
 _HEAD_TOO_LARGE = Refusal(431, "headers_too_large", f"The headers are larger than {MAX_HEAD_BYTES >> 10} KiB.")
 _HEAD_LATE = Refusal(408, "headers_timeout", "The request's headers did not come.")
 _NOT_HTTP = Refusal(400, "bad_request", "This is not a valid HTTP request.")
+_NO_VERSION = Refusal(505, "http_version", "This gateway speaks HTTP/1.1 and 1.0.")
+_NO_CODING = Refusal(400, "bad_request", "The only transfer coding taken here is `chunked`, once, in HTTP/1.1.")
+_TWO_HOSTS = Refusal(400, "bad_request", "A request names one host, once.")
+_NO_UPGRADE = Refusal(400, "no_upgrade", "This gateway does not switch protocols; ask with HTTP/1.1 and no Upgrade.")
 
 
 class ClientProtocol(HttpToolsProtocol):
@@ -81,7 +91,8 @@ class ClientProtocol(HttpToolsProtocol):
 
     def begin_chunked(self, status: int, headers: Headers, data: bytes) -> None:
         """The head of a chunked response and its first part in one write, past uvicorn's `send`, which makes two of them."""
-        cycle = self.cycle
+        cycle = self._turn
+        assert cycle is not None
         cycle.response_started = cycle.chunked_encoding = True
         cycle.waiting_for_100_continue = False
         head = [b"HTTP/1.1 %d %b\r\n" % (status, _phrase(status))]
@@ -103,8 +114,9 @@ class ClientProtocol(HttpToolsProtocol):
         if (
             self.flow.write_paused
             or self.gone.is_set()
-            or not self.cycle.chunked_encoding
-            or self.cycle.response_complete
+            or self._turn is None
+            or not self._turn.chunked_encoding
+            or self._turn.response_complete
         ):
             return None
         self.transport.write(chunk)
@@ -126,10 +138,16 @@ class ClientProtocol(HttpToolsProtocol):
         self._reading_head = False
         self._head_bytes = 0
         self._refused: Refusal | None = None
+        self._deaf = False
+        """Nothing that comes is listened to any more."""
+        self._turn: RequestResponseCycle | None = None
+        """The request that is being answered; `cycle` is the one that came last."""
         self._timer: asyncio.TimerHandle | None = self.loop.call_later(IDLE_TIMEOUT_S, self._give_up, None)
         transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         went_on = self._reading_head
         super().data_received(data)
         if went_on and self._reading_head:
@@ -138,6 +156,9 @@ class ClientProtocol(HttpToolsProtocol):
                 self._give_up(_HEAD_TOO_LARGE)
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= MAX_ASKED_AHEAD:
+            self._hear_no_more()
+            raise ValueError("asked too far ahead")  # the parser stops there
         super().on_message_begin()
         self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]
         self._reading_head = True
@@ -150,21 +171,40 @@ class ClientProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count(len(name) + len(value))
-        super().on_header(name, value)
+        if self._reading_head:  # behind the body they are trailers, which nobody has checked
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if (refused := self._ambiguity()) is not None:
+            self._refuse(refused)
         self._reading_head = False
         self._count_down(None)
         super().on_headers_complete()
+        if not self.pipeline:
+            self._turn = self.cycle
+
+    def on_message_complete(self) -> None:
+        self._count_down(None)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        unfinished = self._turn is self.cycle and self.cycle.more_body
+        if self.pipeline:
+            self._turn = self.pipeline[-1][0]
+        super().on_response_complete()
+        if unfinished:
+            # Refused before all of it came. Closed at once, the answer would be lost to a client that is still sending.
+            self._count_down(LINGER_S, None)
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's, for what the parser or one of the above refused."""
-        self._give_up(self._refused or _NOT_HTTP)
+        if not self._deaf:
+            self._give_up(self._refused or _NOT_HTTP)
 
     def eof_received(self) -> None:
         # A client that closes its own direction is taken for gone, as vLLM and nginx take it: from here one that still reads
         # looks like one that died. Left to itself the transport would first wait for it to take what is buffered.
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._answering:
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -179,31 +219,66 @@ class ClientProtocol(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refused = _HEAD_TOO_LARGE
-            raise ValueError(_HEAD_TOO_LARGE.reason)  # the parser stops there
+            self._refuse(_HEAD_TOO_LARGE)
 
-    def _count_down(self, seconds: float | None) -> None:
+    def _refuse(self, why: Refusal) -> NoReturn:
+        """From within the parser, which stops there."""
+        self._refused = why
+        raise ValueError(why.reason)
+
+    def _ambiguity(self) -> Refusal | None:
+        """What the parser takes and another server would read in another way: a proxy's word and ours must not differ."""
+        version = self.parser.get_http_version()
+        if version not in {"1.0", "1.1"}:
+            return _NO_VERSION
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and (codings != [b"chunked"] or version == "1.0"):
+            return _NO_CODING
+        hosts = [value for name, value in self.headers if name == b"host"]
+        named = httptools.parse_url(self.url).host if self.url[:1] not in {b"/", b"*"} else None
+        if len(hosts) > 1 or (named is not None and hosts and _host(hosts[0]) != named.lower()):
+            return _TWO_HOSTS
+        return _NO_UPGRADE if self.parser.should_upgrade() else None
+
+    @property
+    def _answering(self) -> bool:
+        """A request was asked whose answer is not complete."""
+        return self._turn is not None and not self._turn.response_complete
+
+    def _hear_no_more(self) -> None:
+        """What was asked is answered, then the connection is closed."""
+        self._deaf = True
+        self.cycle.keep_alive = False
+
+    def _count_down(self, seconds: float | None, why: Refusal | None = _HEAD_LATE) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if seconds is None else self.loop.call_later(seconds, self._give_up, _HEAD_LATE)
+        self._timer = None if seconds is None else self.loop.call_later(seconds, self._give_up, why)
 
     def _give_up(self, why: Refusal | None) -> None:
-        """Close the connection, and say why where no response is under way that it would break into."""
-        responding = self.cycle is not None and not self.cycle.response_complete
-        if responding and why is _HEAD_LATE:
-            self._count_down(HEAD_TIMEOUT_S)  # it may send its next request as slowly as it reads this response
-            return
+        """Close the connection, once what was asked before is answered, and say why where that breaks into no response."""
         self._count_down(None)
         self._reading_head = False
         if self.transport.is_closing():
             return
-        if why is not None and not responding:
+        if self._answering and not self.cycle.more_body:
+            self._hear_no_more()  # the next request is ill, this one is not
+            return
+        if why is not None and not (self._answering and (self._turn is not self.cycle or self.cycle.response_started)):
             body = error_document(why.status, why.reason, why.message)
             fields = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close" % len(body)
             status = b"HTTP/1.1 %d %b" % (why.status, _phrase(why.status))
             reason = b"%b: %b" % (REASON_HEADER, why.reason.encode("ascii"))
             self.transport.write(b"\r\n".join((status, fields, reason, b"", body)))
+            if self._answering:  # its body is not what it seemed
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
         self.transport.close()
+
+
+def _host(value: bytes) -> bytes:
+    """A Host header's value without its port."""
+    return (value.partition(b"]")[0][1:] if value.startswith(b"[") else value.partition(b":")[0]).lower()
 
 
 def _phrase(status: int) -> bytes:
@@ -225,6 +300,7 @@ class Listener(uvicorn.Server):
             lifespan="off",
             interface="asgi3",
             log_config=None,
+            log_level="error",  # nobody shall fill the log with requests that are none
             access_log=False,
             proxy_headers=False,
             server_header=False,

@@ -7,7 +7,8 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 
 import httpx
 import msgspec
@@ -23,7 +24,7 @@ from server.telemetry.dialects import Dialect
 from server.telemetry.dialects.vllm import VllmDialect
 from server.telemetry.engine_series import EngineSeries
 from server.telemetry.experience import Experience
-from server.telemetry.exposition import scan
+from server.telemetry.exposition import Scan, scan
 from server.telemetry.gateway_series import GatewaySeries
 from server.telemetry.gpu import GpuReader
 from server.telemetry.gpu_series import GpuSeries
@@ -91,8 +92,11 @@ class Collector:
         gpu: GpuReader | None = None,
         host: HostReader | None = None,
         clock: Callable[[], float] = time.monotonic,
+        patience_s: float = 2 * TIMEOUT_S,
     ) -> None:
         self._slo = slo
+        self._patience_s = patience_s
+        self._readings: dict[str, asyncio.Task[None]] = {}
         self._dialect = dialect or VllmDialect()
         self._clock = clock
         self._client = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_S)
@@ -119,6 +123,9 @@ class Collector:
 
     async def aclose(self) -> None:
         """Let go of connections and the GPU."""
+        for reading in self._readings.values():
+            reading.cancel()
+        await asyncio.gather(*self._readings.values(), return_exceptions=True)
         if self._machine is not None:
             await asyncio.wait({self._machine}, timeout=TIMEOUT_S)
             if not self._machine.done():
@@ -130,16 +137,28 @@ class Collector:
         await self._client.aclose()
 
     async def scrape(self, engine_url: str | None, gateway_url: str | None, pids: Pids | None = None) -> None:
-        """Read every instrument once; takes a second at most. What fails becomes a source's state, never an exception.
+        """Read every instrument once. What fails becomes a source's state, never an exception. One that takes longer than
+        `patience_s` is waited for no longer: its reading counts when it comes, within a second, and it is not asked again
+        before.
 
         None for a URL: there is nothing to ask (the engine is down or starting).
         """
-        await asyncio.gather(
-            self._scrape_engine(engine_url),
-            self._scrape_health(engine_url),
-            self._scrape_gateway(gateway_url),
-            self._read_machine(pids or {}),
-        )
+        readings: dict[str, Callable[[], Coroutine[None, None, None]]] = {
+            "engine": partial(self._scrape_engine, engine_url),
+            "health": partial(self._scrape_health, engine_url),
+            "gateway": partial(self._scrape_gateway, gateway_url),
+            "host": partial(self._read_machine, pids or {}),
+        }
+        for name, read in readings.items():
+            if name not in self._readings or self._readings[name].done():
+                self._readings[name] = asyncio.create_task(self._guarded(name, read), name=f"reading {name}")
+        await asyncio.wait(self._readings.values(), timeout=self._patience_s)
+
+    async def _guarded(self, name: str, read: Callable[[], Coroutine[None, None, None]]) -> None:
+        try:
+            await read()
+        except Exception as error:
+            self._sources[name].bad(f"cannot be read ({type(error).__name__}: {error})"[:200])
 
     def on_gateway(self, record: GatewayRecord) -> None:
         now = self._clock()
@@ -177,6 +196,9 @@ class Collector:
     def reset_engine(self) -> None:
         """Another engine process answers from here on: its windows begin anew."""
         self._engine.reset()
+        for name in ("engine", "health"):
+            if (reading := self._readings.pop(name, None)) is not None:
+                reading.cancel()  # it asks the old one
         self._sources["engine"], self._sources["health"] = SourceLog(), SourceLog()
         self._healthy = None
         self._exact = ""
@@ -314,12 +336,12 @@ class Collector:
             return
         at = self._clock()
         page = scan(text, self._dialect.wanted)
-        reading = self._dialect.read(page.samples)
+        reading = self._dialect.read(page.trusted)
         if not reading:
             log.bad(f"/metrics answers, but not with {self._dialect.name}'s metrics: another service?")
             return
         self._engine.add(at, reading)
-        log.good(at, f"{page.refused} lines refused" if page.refused else "")
+        log.good(at, _left_out(page))
 
     async def _scrape_health(self, url: str | None) -> None:
         log = self._sources["health"]
@@ -350,10 +372,10 @@ class Collector:
             log.bad(str(error))
             return
         at = self._clock()
-        if not page.samples:
+        if not page.trusted:
             log.bad("/metrics answers, but not with the gateway's metrics: another service?")
             return
-        self._gateway.add(at, page.samples)
+        self._gateway.add(at, page.trusted)
         inside = self._gateway.inside(at)
         if inside is not None:
             self._gateway_inside.on_count(at, inside)
@@ -381,6 +403,17 @@ class Collector:
             self._sources["nvml"].good(at)
         else:
             self._sources["nvml"].bad(reading.note)
+
+
+def _left_out(page: Scan) -> str:
+    """What of a page was not believed, in words; empty when all was."""
+    if not page.spoiled:
+        return ""
+    lines, (first, *more) = sum(page.spoiled.values()), page.spoiled
+    names = f"{first} and {len(more)} more" if more else first
+    return (
+        f"{lines} {'line is' if lines == 1 else 'lines are'} NaN, infinite, below zero or no sample: {names} left out"
+    )
 
 
 def _beside_server(feel: Feel, server: Quantiles) -> Feel:

@@ -33,6 +33,13 @@ class Scan(NamedTuple):
     samples: list[Sample]
     refused: int
     """Lines with a wanted name that are not valid; NaN and infinities are valid and left out without being counted."""
+    spoiled: dict[str, int]
+    """Lines of each name that gave no value that can be: refused ones, NaN, infinities, and those below zero."""
+
+    @property
+    def trusted(self) -> list[Sample]:
+        """The samples of metrics that are whole: with a rank missing a sum over the others would be wrong."""
+        return [sample for sample in self.samples if sample.name not in self.spoiled] if self.spoiled else self.samples
 
 
 def parse_number(text: str) -> float:
@@ -46,6 +53,12 @@ def parse_number(text: str) -> float:
     if special is None:
         raise ValueError(f"not a number: {text!r}")
     return special
+
+
+LINE_LIMIT = 16 * 1024
+"""Characters; vLLM's longest line has 2,000."""
+REMEMBERED = 512
+"""Characters of labels that are worth remembering, so that what is remembered has a bound."""
 
 
 @lru_cache(maxsize=8192)
@@ -74,6 +87,7 @@ def scan(text: str, wanted: Set[str]) -> Scan:
     The format ends every line with a line feed, so a last line without one was cut and is not trusted.
     """
     samples: list[Sample] = []
+    spoiled: dict[str, int] = {}
     refused = 0
     lines = text.split("\n")
     lines.pop()
@@ -94,16 +108,24 @@ def scan(text: str, wanted: Set[str]) -> Scan:
             rest = line[close + 1 :] if close > brace else ""
         fields = rest.split()
         try:
-            if not fields or len(fields) > 2 or (len(fields) == 2 and not _TIMESTAMP.fullmatch(fields[1])):
-                raise ValueError(f"not a sample: {line!r}")
+            if (
+                len(line) > LINE_LIMIT
+                or not fields
+                or len(fields) > 2
+                or (len(fields) == 2 and not _TIMESTAMP.fullmatch(fields[1]))
+            ):
+                raise ValueError(f"not a sample: {line[:80]!r}")
             value = parse_number(fields[0])
-            labels = parse_labels(inside)
+            labels = parse_labels(inside) if len(inside) <= REMEMBERED else parse_labels.__wrapped__(inside)
         except ValueError:
             refused += 1
+            spoiled[name] = spoiled.get(name, 0) + 1
             continue
         if math.isfinite(value):
             samples.append(Sample(name, labels, value))
-    return Scan(samples, refused)
+        if not 0 <= value < math.inf:  # nothing that is wanted ever falls below
+            spoiled[name] = spoiled.get(name, 0) + 1
+    return Scan(samples, refused, spoiled)
 
 
 def _unescape(found: re.Match[str]) -> str:

@@ -169,6 +169,8 @@ def read(path: Path) -> Iterator[Snapshot]:
 
 def _lines(path: Path) -> Iterator[bytes]:
     """Whole lines; what is torn at the end is left out."""
+    if path.exists() and not path.is_file():
+        raise RecordingError(f"{path} is not a file.")
     unpacker = zlib.decompressobj(_GZIP)
     rest = b""
     try:

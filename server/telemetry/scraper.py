@@ -13,6 +13,9 @@ from server.telemetry.snapshot import SourceState
 TIMEOUT_S = 1.0
 PAGE_LIMIT = 4 * 1024 * 1024
 """Bytes; a page of metrics has some 50 KB."""
+LINES_LIMIT = 50_000
+"""Of a page: one of vLLM has about 700, and as many again for each further rank."""
+AS_IT_IS = {"accept-encoding": "identity"}
 
 
 class ScrapeError(Exception):
@@ -42,9 +45,11 @@ class SourceLog:
 async def fetch(client: httpx.AsyncClient, url: str) -> tuple[int, str]:
     """The status and text of a page, whole, within a second. Raises ScrapeError."""
     try:
-        async with asyncio.timeout(TIMEOUT_S), client.stream("GET", url) as response:
+        async with asyncio.timeout(TIMEOUT_S), client.stream("GET", url, headers=AS_IT_IS) as response:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise ScrapeError("a compressed page, which was not asked for")
             body = bytearray()
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > PAGE_LIMIT:
                     raise ScrapeError(f"more than {PAGE_LIMIT // 1024**2} MB: not a page of metrics")
@@ -55,6 +60,8 @@ async def fetch(client: httpx.AsyncClient, url: str) -> tuple[int, str]:
         raise ScrapeError("nothing listens there") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ScrapeError(f"not a valid answer ({type(error).__name__})") from None
+    finally:
+        client.cookies.clear()  # else they would be kept, as many as the other side likes
 
 
 async def fetch_metrics(client: httpx.AsyncClient, base_url: str) -> str:
@@ -64,4 +71,10 @@ async def fetch_metrics(client: httpx.AsyncClient, base_url: str) -> str:
         raise ScrapeError(f"/metrics answers HTTP {status}")
     if not text:
         raise ScrapeError("/metrics is empty")
+    if text.lstrip()[:1] == "<":
+        raise ScrapeError("/metrics answers with a web page: another service?")
+    if not text.endswith("\n"):
+        raise ScrapeError("/metrics is cut in the middle of a line")
+    if text.count("\n") > LINES_LIMIT:
+        raise ScrapeError(f"/metrics has more than {LINES_LIMIT:,} lines")
     return text

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engine.logfile import LINE_LIMIT_BYTES, LogFollower, clean, open_log, rotate, tail
+from server.engine.logfile import CHUNK_BYTES, LINE_LIMIT_BYTES, LogFollower, clean, open_log, rotate, tail
 
 
 def append(path: Path, data: bytes) -> None:
@@ -114,3 +114,35 @@ def test_tail_of_a_large_log_begins_with_a_whole_line(tmp_path: Path) -> None:
     path = tmp_path / "log"
     append(path, b"0123456789\n" * 60_000)
     assert set(tail(path, 100_000)) == {"0123456789"}
+
+
+def test_a_flood_is_passed_over_and_said(tmp_path: Path) -> None:
+    """However much was written, a look costs no more, and the end of the log is there."""
+    log = tmp_path / "e.log"
+    follower = LogFollower(log)
+    append(log, b"first\n" + b"flood of a line\n" * 1_000_000 + b"last\n")
+    lines = follower.read()
+    assert lines[0] == "(15 MiB of log passed over: it grows faster than it is read)"
+    assert set(lines[1:-1]) == {"flood of a line"}
+    assert lines[-1] == "last"
+    assert len(lines) * 16 <= CHUNK_BYTES + 16
+    append(log, b"after\n")
+    assert follower.finish() == ["after"]
+
+
+def test_a_line_of_a_megabyte_is_cut_and_costs_no_more_than_its_limit(tmp_path: Path) -> None:
+    log = tmp_path / "e.log"
+    append(log, b"x" * 1024 * 1024 + b"\nnext\n")
+    assert [len(line) for line in LogFollower(log).finish()] == [LINE_LIMIT_BYTES, 4]
+
+
+def test_a_full_disk_costs_the_older_copy_and_not_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "e.log"
+    append(log, b"x" * 100)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    assert rotate(log, 10)
+    assert log.stat().st_size == 0

@@ -61,6 +61,11 @@ Names = tuple[str, ...]
 
 F = TypeVar("F")
 
+BEYOND_REASON = 1e30
+"""A year of an exaflop a second is 3e25."""
+MOST_SAMPLES = 2.0**53
+"""Of a histogram; beyond it a float does not count by ones."""
+MOST_EDGES = 1_000
 HISTOGRAM_SUFFIXES = ("_bucket", "_sum", "_count")
 
 
@@ -78,10 +83,9 @@ def fold_scalars(found: Mapping[str, list[Sample]], fields: Mapping[F, tuple[Nam
         values = next(([s.value for s in found[name]] for name in names if name in found), None)
         if values is None:
             continue
-        if how == "max":
-            folded[key] = max(values)
-        else:
-            folded[key] = math.fsum(values) / (len(values) if how == "mean" else 1)
+        figure = max(values) if how == "max" else _total(values) / (len(values) if how == "mean" else 1)
+        if figure < BEYOND_REASON:
+            folded[key] = figure
     return folded
 
 
@@ -107,10 +111,19 @@ def _buckets(buckets: list[Sample], sums: list[Sample], counts: list[Sample]) ->
             by_edge[edge] = by_edge.get(edge, 0.0) + sample.value
     except ValueError:
         return None
+    if len(by_edge) > MOST_EDGES:
+        return None
     edges = tuple(sorted(by_edge))
     cumulative = tuple(by_edge[edge] for edge in edges)
     rising = all(a <= b for a, b in itertools.pairwise(cumulative))
-    n = math.fsum(s.value for s in counts)
-    if edges[-1] != math.inf or not rising or cumulative[-1] != n:
+    n, total = _total(s.value for s in counts), _total(s.value for s in sums)
+    if edges[-1] != math.inf or not rising or cumulative[-1] != n or n > MOST_SAMPLES or total >= BEYOND_REASON:
         return None
-    return Buckets(edges, cumulative, math.fsum(s.value for s in sums))
+    return Buckets(edges, cumulative, total)
+
+
+def _total(values: Iterable[float]) -> float:
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf

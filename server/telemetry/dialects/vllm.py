@@ -63,6 +63,8 @@ class VllmDialect:
     def read(self, samples: Iterable[Sample]) -> EngineReading:
         found = by_name(samples)
         gauges = fold_scalars(found, _GAUGES)
+        if gauges.get("kv_usage", 0.0) > 1.0:
+            del gauges["kv_usage"]  # a share
         kv_tokens = _kv_tokens(found.get(_CACHE_INFO, []))
         if kv_tokens:
             gauges["kv_tokens"] = kv_tokens
@@ -75,8 +77,13 @@ def _kv_tokens(infos: list[Sample]) -> float:
     for info in infos:
         size = info.labels.get("kv_cache_size_tokens", "")
         blocks, block = info.labels.get("num_gpu_blocks", ""), info.labels.get("block_size", "")
-        if size.isdecimal():
+        if _whole(size):
             tokens += int(size)
-        elif blocks.isdecimal() and block.isdecimal():
+        elif _whole(blocks) and _whole(block):
             tokens += int(blocks) * int(block)
     return tokens
+
+
+def _whole(text: str) -> bool:
+    """A number of tokens or blocks: digits, and not more of them than any memory has room for."""
+    return text.isdecimal() and len(text) <= 15
