@@ -142,8 +142,8 @@ def understand(data: bytes) -> Said:
     """Raises msgspec.DecodeError when `data` is not a JSON object of the expected shape."""
     try:
         event = _event_decoder.decode(data)
-    except UnicodeDecodeError:
-        raise msgspec.DecodeError("not UTF-8") from None
+    except (UnicodeDecodeError, RecursionError):
+        raise msgspec.DecodeError("not UTF-8, or nested beyond all measure") from None
     if event.error is not None:
         return Said(error=_error_text(event.error))
     if event.object == "error":

@@ -130,7 +130,7 @@ def application(
     async def commands(request: Request) -> Response:
         try:
             command = command_decoder.decode(await request.body())
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return answer(Answer(ok=False, message=f"That is not a command: {error}."), 400)
         result = await execute(command)
         return answer(result, 200 if result.ok else 409)

@@ -42,24 +42,37 @@ class Figures:
 
 
 _NUMBERS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
-    (re.compile(r"Initializing model took ([\d.]+) seconds"), ("model_init_s",)),
-    (re.compile(r"Loading weights took ([\d.]+) seconds"), ("weights_s",)),
-    (re.compile(r"Model loading took ([\d.]+) GiB(?: memory)? and ([\d.]+) seconds"), ("weights_gib", "load_s")),
-    (re.compile(r"Checkpoint size: ([\d.]+) GiB"), ("weights_gib",)),
+    (re.compile(r"Initializing model took (\d{1,12}(?:\.\d{1,12})?) seconds"), ("model_init_s",)),
+    (re.compile(r"Loading weights took (\d{1,12}(?:\.\d{1,12})?) seconds"), ("weights_s",)),
     (
-        re.compile(r"torch\.compile (?:and initial profiling/warmup run together )?took ([\d.]+) s in total"),
+        re.compile(
+            r"Model loading took (\d{1,12}(?:\.\d{1,12})?) GiB(?: memory)? and (\d{1,12}(?:\.\d{1,12})?) seconds"
+        ),
+        ("weights_gib", "load_s"),
+    ),
+    (re.compile(r"Checkpoint size: (\d{1,12}(?:\.\d{1,12})?) GiB"), ("weights_gib",)),
+    (
+        re.compile(
+            r"torch\.compile (?:and initial profiling/warmup run together )?took (\d{1,12}(?:\.\d{1,12})?) s in total"
+        ),
         ("compile_s",),
     ),
-    (re.compile(r"Initial profiling/warmup run took ([\d.]+) s"), ("first_run_s",)),
-    (re.compile(r"Available KV cache memory: ([\d.]+) GiB"), ("kv_gib",)),
-    (re.compile(r"(?:Explicitly|Auto) set \(([\d.]+)/[\d.]+\) GiB for KV cache"), ("kv_gib",)),
-    (re.compile(r"Graph capturing finished in (\d+) secs, took (-?[\d.]+) GiB"), ("graphs_s", "graphs_gib")),
-    (re.compile(r"init engine \(profile, create kv cache, warmup model\) took ([\d.]+) s"), ("init_s",)),
+    (re.compile(r"Initial profiling/warmup run took (\d{1,12}(?:\.\d{1,12})?) s"), ("first_run_s",)),
+    (re.compile(r"Available KV cache memory: (\d{1,12}(?:\.\d{1,12})?) GiB"), ("kv_gib",)),
+    (re.compile(r"(?:Explicitly|Auto) set \((\d{1,12}(?:\.\d{1,12})?)/[\d.]+\) GiB for KV cache"), ("kv_gib",)),
+    (
+        re.compile(r"Graph capturing finished in (\d{1,12}) secs, took (-?\d{1,12}(?:\.\d{1,12})?) GiB"),
+        ("graphs_s", "graphs_gib"),
+    ),
+    (
+        re.compile(r"init engine \(profile, create kv cache, warmup model\) took (\d{1,12}(?:\.\d{1,12})?) s"),
+        ("init_s",),
+    ),
     # several graphs are compiled where there are several models: this is their sum
-    (re.compile(r"init engine .* \(compilation: ([\d.]+) s"), ("compile_s",)),
+    (re.compile(r"init engine .* \(compilation: (\d{1,12}(?:\.\d{1,12})?) s"), ("compile_s",)),
 )
-_KV_TOKENS = re.compile(r"KV cache size: ([\d,]+) tokens")
-_BATCHED_TOKENS = re.compile(r"enabled with max_num_batched_tokens=(\d+)")
+_KV_TOKENS = re.compile(r"KV cache size: (\d[\d,]{0,20}) tokens")
+_BATCHED_TOKENS = re.compile(r"enabled with max_num_batched_tokens=(\d{1,12})")
 _VERSION = re.compile(r"version (\d+\.\d+\S*)|V1 LLM engine \(v(\d+\.\d+[^)]*)\)")
 
 

@@ -104,8 +104,8 @@ def read_request(body: bytes) -> Asked:
     """Check a completion request and ask for its usage. Raises BadBodyError."""
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise BadBodyError("The request body is not a JSON object.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadBodyError("The request body is not a JSON object, or nested beyond all measure.") from None
     asked = Asked(
         body=body,
         stream=bytes(fields.get("stream", b"")) == b"true",

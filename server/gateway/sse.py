@@ -126,7 +126,7 @@ class EventScanner:
 def read_body(body: bytes) -> Told:
     """What a whole, non-streamed answer says. A body that is not JSON says nothing."""
     told = Told()
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         told.hear(msgspec.json.decode(body))
     return told
 
@@ -160,7 +160,7 @@ def _document(event: bytes) -> Any:
         return None
     try:
         return msgspec.json.decode(b"\n".join(lines))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

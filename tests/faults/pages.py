@@ -32,6 +32,7 @@ def slowly(write: Write, *parts: bytes | int) -> None:
         time.sleep(10 / len(parts))
 
 
+BOMB = gzip.compress(b"\0" * 10**7)
 WITHOUT_LENGTH = b"HTTP/1.0 200 OK\r\n\r\n"
 ODDITIES: dict[str, tuple[Odd, str]] = {
     "HTML": (lambda _, write: write(answer(b"<html><body>It works!</body></html>\n")), "web page"),
@@ -68,7 +69,7 @@ ODDITIES: dict[str, tuple[Odd, str]] = {
         "compressed",
     ),
     "a bomb of gzip": (
-        lambda _, write: write(answer(gzip.compress(b"\0" * 10**8), more="content-encoding: gzip\r\n")),
+        lambda _, write: write(answer(BOMB, more="content-encoding: gzip\r\n")),
         "compressed",
     ),
     "500": (lambda _, write: write(answer(b"oh", "500 Internal Server Error")), "HTTP 500"),

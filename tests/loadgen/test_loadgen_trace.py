@@ -91,7 +91,7 @@ def test_files_that_are_no_trace(tmp_path, text, part):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
+    for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "is not a file")):
         with pytest.raises(TraceError, match=why):
             list(read_trace(str(path)))
 
