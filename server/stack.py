@@ -252,7 +252,7 @@ class Stack:
         state = "ready" if self._engine.phase == "ready" else "starting"
         return [
             *(sys.executable, "-m", "server.gateway", "--host", self.settings.gateway_host),
-            *("--port", str(self.settings.gateway_port), "--engine-url", self._way_to_engine, "--engine-state", state),
+            *("--port", str(self._gateway_port), "--engine-url", self._way_to_engine, "--engine-state", state),
             *("--policy", msgspec.json.encode(self._whole_policy()).decode()),
         ]
 
