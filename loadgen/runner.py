@@ -253,9 +253,11 @@ class Runner:
 
     # what they do
 
-    async def _live(self, person: _Person, asks: int | None = None) -> None:
-        """Closed loop: think, ask, read, and again. The next request is meant for when the thinking ends."""
-        due = time.monotonic() + arrivals.first_think_s(person.rng, 0.0 if asks else self._profile.think_s)
+    async def _live(self, person: _Person, asks: int | None = None, due: float | None = None) -> None:
+        """Closed loop: think, ask, read, and again. The next request is meant for when the thinking ends, the first for
+        `due` if it is given."""
+        if due is None:
+            due = time.monotonic() + arrivals.first_think_s(person.rng, self._profile.think_s)
         while not person.leaving and asks != 0:
             person.thinking = True
             await sleep_until(due)
@@ -292,7 +294,7 @@ class Runner:
         try:
             await sleep_until(at)
             if self._stop_at is None:
-                await self._live(person, max(1, asks))
+                await self._live(person, max(1, asks), at)
         finally:
             self._flash_people -= 1
 
