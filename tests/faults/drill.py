@@ -79,8 +79,9 @@ class Drill:
         try:
             self.console.until(LIVE, 60)
             for name, step in self._steps().items():
-                if only in name:
+                if not only or name in only.split(","):
                     step()
+                    print(self.figures[-1], flush=True)
         finally:
             self.console.end(signal.SIGTERM)
             self.verb("down")
@@ -263,7 +264,7 @@ def _cold_start_s(snapshot: Snapshot) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="steps whose name contains this")
+    parser.add_argument("--only", default="", help="steps by name, separated by commas")
     parser.add_argument("up", nargs="*", help="options for `spark-serve up`, after --")
     options = parser.parse_args()
     up = options.up or [
