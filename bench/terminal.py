@@ -127,6 +127,7 @@ class MovingSource:
 
     kind: Literal["live"] = "live"
     can_send = False
+    behind = 0
     retry_s = 1.0
 
     def __init__(self, every_s: float, idle: bool) -> None:

@@ -156,7 +156,7 @@ class CockpitApp(App[Left]):
             while True:
                 try:
                     async for snapshot in self.source.snapshots():
-                        if self.history.append(snapshot):
+                        if self.history.append(snapshot) and not self.source.behind:
                             self.post_message(Sampled(snapshot))
                     self.post_message(SourceEnded())
                     return

@@ -218,4 +218,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str = ""
 
 
+PAST = "x-past-snapshots"
+"""Header of the socket's stream of snapshots: how many of its first lines are of the past."""
+
 command_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)

@@ -28,7 +28,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from server.commands import Answer, Command, command_decoder
+from server.commands import PAST, Answer, Command, command_decoder
 from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_encoder
 
 HISTORY_S = 300.0
@@ -107,7 +107,9 @@ def application(
         return Response(snapshot_encoder.encode(feed.latest), media_type="application/json")
 
     async def snapshots(request: Request) -> Response:
-        return StreamingResponse(feed.lines(number(request, "history", 0, 600)), media_type="application/x-ndjson")
+        past = number(request, "history", 0, 600)
+        headers = {PAST: str(len(feed.history(past)))}
+        return StreamingResponse(feed.lines(past), media_type="application/x-ndjson", headers=headers)
 
     async def joined(request: Request) -> Response:
         try:

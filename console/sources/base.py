@@ -29,6 +29,11 @@ class Source(Protocol):
         """Seconds to wait after SourceGoneError before `snapshots` is called again."""
         ...
 
+    @property
+    def behind(self) -> int:
+        """Snapshots of the past that still come before the present one: to be kept, not shown one by one."""
+        ...
+
     def snapshots(self) -> AsyncIterator[Snapshot]:
         """First what was before, oldest first, then one a tick. Ends at the end of a recording.
 

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from console.sources.base import SourceGoneError
-from server.commands import Answer, Command
+from server.commands import PAST, Answer, Command
 from server.telemetry.snapshot import SCHEMA_VERSION, JoinedRequest, Snapshot, snapshot_decoder
 
 SILENCE_S = 10.0
@@ -37,6 +37,7 @@ class LiveSource:
         self.history = history
         """Snapshots of the past to ask for."""
         self.retry_s = retry_s
+        self.behind = 0
         self._socket = socket
 
     @cached_property
@@ -54,6 +55,7 @@ class LiveSource:
             async with self._client.stream("GET", "/v1/snapshots", params={"history": self.history}) as response:
                 if response.status_code != httpx.codes.OK:
                     raise SourceGoneError(f"the stack answered {response.status_code}")
+                self.behind = _number(response.headers.get(PAST, ""))
                 pending = bytearray()
                 async for chunk in response.aiter_raw():
                     pending += chunk
@@ -63,6 +65,7 @@ class LiveSource:
                         raise SourceGoneError("what answers is not a stack: its lines do not end")
                     for line in lines:
                         if line.strip():
+                            self.behind = max(0, self.behind - 1)
                             yield decode(bytes(line))
         except httpx.HTTPError as error:
             raise SourceGoneError(_clause(error)) from error
@@ -114,6 +117,10 @@ def decode(line: bytes) -> Snapshot:
     if snapshot.schema_version != SCHEMA_VERSION:
         raise SourceGoneError(_other_version(snapshot.schema_version))
     return snapshot
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 6 else 0
 
 
 def _other_version(version: int) -> str:

@@ -26,6 +26,7 @@ class ReplaySource:
     kind: Literal["replay"] = "replay"
     can_send = False
     retry_s = 3600.0
+    behind = 0
 
     def __init__(
         self, recording: Path | Iterable[Snapshot], *, speed: float = 1.0, requests_of: Path | None = None

@@ -15,6 +15,7 @@ class ScriptedSource:
     """Yields its snapshots, `every_s` seconds apart (None: at once), then stays silent, or is gone with `lost`."""
 
     retry_s = 3600.0
+    behind = 0
 
     def __init__(
         self,

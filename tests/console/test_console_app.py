@@ -42,6 +42,20 @@ def later(snapshot: Snapshot, seconds: float, **parts: object) -> Snapshot:
     return samples.change(snapshot, at=snapshot.at + seconds, seq=snapshot.seq + 1, **parts)
 
 
+async def test_the_past_is_kept_and_not_shown() -> None:
+    source = SteppedSource()
+    source.behind = 1
+    app = CockpitApp(source)
+    async with app.run_test(size=(160, 48)) as pilot:
+        source.queue.put_nowait(samples.IDLE)
+        await until(pilot, lambda: app.history.at == samples.IDLE.at)
+        assert app.snapshot is None
+        source.behind = 0
+        source.queue.put_nowait(later(samples.IDLE, 1.0))
+        await until(pilot, lambda: app.snapshot is not None)
+        source.queue.put_nowait(None)
+
+
 async def test_a_snapshot_is_shown_with_its_verdict_and_figures() -> None:
     app = CockpitApp(ScriptedSource([samples.LOADED]))
     async with app.run_test(size=SIZE) as pilot:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -73,6 +74,19 @@ async def test_lines_become_snapshots_however_they_are_cut(tmp_path: Path) -> No
         assert [one.verdict.word for one in got] == ["IDLE", "GOOD"]
         assert why == "the stack closed the connection"
         assert stack.asked[0].startswith(b"GET /v1/snapshots?history=33 ")
+
+
+async def test_how_much_of_the_past_still_comes_is_known(tmp_path: Path) -> None:
+    body = b"".join(snapshot_encoder.encode(one) + b"\n" for one in [samples.IDLE] * 4)
+    head = b"HTTP/1.1 200 OK\r\nx-past-snapshots: 3\r\nconnection: close\r\n\r\n"
+    async with FakeStack(tmp_path / "s", [head, body]) as stack:
+        source = LiveSource(stack.path)
+        behind = []
+        with contextlib.suppress(SourceGoneError):
+            async for _ in source.snapshots():
+                behind.append(source.behind)
+        await source.close()
+    assert behind == [2, 1, 0, 0]
 
 
 @pytest.mark.parametrize(

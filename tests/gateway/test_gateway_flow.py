@@ -63,7 +63,8 @@ async def test_first_come_first_served_under_the_cap_and_429_beyond_the_queue() 
             gate.open(name)
             await run.record(name)
         await asyncio.gather(*tasks)
-        assert gate.came == ["r0", "r1", "r2", "r3", "r4"]
+        # Two that are admitted at once travel on connections of their own, which may be opened in either order.
+        assert [*sorted(gate.came[:2]), *gate.came[2:]] == ["r0", "r1", "r2", "r3", "r4"]
         record = await run.record("r4")
         assert record.queued is not None
         assert record.admitted is not None

@@ -93,6 +93,7 @@ async def test_stream_begins_with_history_and_goes_on(tmp_path: Path) -> None:
             await stack.feed.publish(frame(seq))
         seen = []
         async with http.stream("GET", "/v1/snapshots?history=10") as answer:
+            assert answer.headers["x-past-snapshots"] == "5"
             lines = answer.aiter_lines()
             seen += [snapshot_decoder.decode(await anext(lines)).seq for _ in range(5)]
             await stack.feed.publish(frame(5))
@@ -145,6 +146,12 @@ async def test_logs_of_unknown_children_are_refused(tmp_path: Path) -> None:
     async with served(tmp_path) as stack, stack.client() as http:
         assert (await http.get("/v1/logs?child=engine&lines=1")).json() == ["two"]
         assert (await http.get("/v1/logs?child=../../etc/passwd")).status_code == 404
+
+
+async def test_tasks_are_counted_by_name(tmp_path: Path) -> None:
+    async with served(tmp_path) as stack, stack.client() as http:
+        tasks = (await http.get("/v1/tasks")).json()
+        assert tasks["control"] == 1
 
 
 async def test_requests_are_asked_for_by_what_is_new(tmp_path: Path) -> None:
