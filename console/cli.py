@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import os
 import shutil
@@ -391,9 +392,12 @@ def _console(options: argparse.Namespace) -> int:
 
 def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
     """Run the cockpit until it is left; its last words go to the restored terminal."""
+    gc.disable()  # what is imported lives for ever: looking through it again and again is a sixth of the start
     from console.app import CockpitApp
     from console.trouble import Trouble
 
+    gc.freeze()
+    gc.enable()
     app = CockpitApp(source, trouble=Trouble(client.paths.logs / "console.log"))
     daemon = client.daemon()
     left = app.run()
