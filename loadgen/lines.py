@@ -17,6 +17,10 @@ REQUESTS_KEPT = 100_000
 """With more lines than this unwritten, request records are dropped too (about 50 MB)."""
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no document of the wanted type: not JSON, not UTF-8, or nested without end."""
+
+
 class LineWriter:
     """Writes records to a file descriptor from a thread of its own.
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from loadgen.http1 import Headers, Http1Connection
+from loadgen.lines import UNREADABLE
 from loadgen.sse import error_text
 
 API_KEY = "SPARK_SERVE_API_KEY"
@@ -137,7 +138,7 @@ async def ask_models(target: Target, timeout_s: float = 10.0) -> list[str]:
         )
     try:
         models = msgspec.json.decode(bytes(answer.data), type=_Models)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         raise LoadError(f"{target.url}/v1/models is not an OpenAI-compatible list of models.") from None
     if not models.data:
         raise LoadError(f"{target.url} serves no model.")

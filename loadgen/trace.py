@@ -15,6 +15,8 @@ from typing import NamedTuple, TextIO
 
 import msgspec
 
+from loadgen.lines import UNREADABLE
+
 HEADER = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
 
@@ -82,7 +84,9 @@ def _stamp(text: str) -> datetime.datetime:
     """A stamp with up to seven digits of a second, with or without its zone."""
     head, dot, rest = text.strip().partition(".")
     digits = "".join(itertools.takewhile(str.isdigit, rest))
-    return datetime.datetime.fromisoformat(head[:19] + (dot + digits[:6].ljust(6, "0") if dot else ""))
+    return datetime.datetime.fromisoformat(head[:19] + (dot + digits[:6].ljust(6, "0") if dot else "")).replace(
+        tzinfo=None
+    )
 
 
 def _records(path: str, lines: Iterator[str]) -> Iterator[TraceRow]:
@@ -93,7 +97,7 @@ def _records(path: str, lines: Iterator[str]) -> Iterator[TraceRow]:
             continue
         try:
             record = decoder.decode(line)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise TraceError(
                 f"Line {number} of {path} is neither a request record nor the header `{','.join(HEADER)}`."
             ) from None

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from loadgen.lines import UNREADABLE
 from server.config import Paths
 from server.supervisor import WAIT_POLL_S, SupervisorError, bears, lives
 
@@ -116,7 +117,7 @@ def said(found: list[tuple[Entry, psutil.Process]]) -> list[str]:
 def _entries(paths: Paths) -> list[Entry]:
     try:
         return msgspec.json.decode(paths.pidfile.read_bytes(), type=list[Entry])
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (FileNotFoundError, *UNREADABLE):
         return []
 
 

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import msgspec
 
+from loadgen.lines import UNREADABLE
+
 SIZE_LIMIT = 16 * 1024 * 1024
 """Bytes; a capacity search of six minutes has about 10 KB, a comparison of four runs some 100."""
 T = TypeVar("T")
@@ -71,7 +73,7 @@ def load(path: Path, form: str, version: int, kind: str, result: type[T]) -> T:
         raise SavedError(f"{path} is too large to be a {kind} result.")
     try:
         head = _head_decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         raise SavedError(f"{path} is not a {kind} result of spark-serve, or it is damaged.") from None
     if head.format != form:
         raise SavedError(f"{path} is not a {kind} result of spark-serve.")
@@ -82,7 +84,7 @@ def load(path: Path, form: str, version: int, kind: str, result: type[T]) -> T:
         )
     try:
         return msgspec.json.decode(data, type=result)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise SavedError(f"{path} is damaged: {error}.") from None
 
 

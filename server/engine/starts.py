@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from loadgen.lines import UNREADABLE
 from server.engine.comparison import took
 from server.telemetry.snapshot import StartStage
 
@@ -35,7 +36,7 @@ class Starts:
         self._path = folder / f"{name}.json"
         try:
             kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNREADABLE):
             kept = _Kept()
         self._kept = kept if kept.revision == REVISION else _Kept()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from loadgen.lines import UNREADABLE
 from loadgen.records import RequestRecord
 from loadgen.slo import STOPPED, Slo, judge, miss
 from loadgen.summary import Distribution
@@ -34,7 +35,7 @@ def read(path: Path) -> Iterator[RequestRecord]:
         while line := file.readline(LINE_LIMIT):
             try:
                 yield _decoder.decode(line)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 continue
 
 

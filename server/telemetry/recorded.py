@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from loadgen.lines import UNREADABLE
 from loadgen.records import RequestRecord
 from loadgen.slo import Slo
 from server.gateway.records import GatewayRecord
@@ -72,6 +73,6 @@ class RecordedRequests:
         while line := self._file.readline(LINE_LIMIT):
             try:
                 return _decoder.decode(line)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 continue
         return None

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from loadgen.lines import UNREADABLE
 from server.telemetry.snapshot import SCHEMA_VERSION, Snapshot, snapshot_decoder, snapshot_encoder
 
 FORMAT = "spark-serve-recording"
@@ -151,7 +152,7 @@ def read(path: Path) -> Iterator[Snapshot]:
         raise RecordingError(f"{path} is empty, cut before its header, or not a recording.")
     try:
         header = _header_decoder.decode(first)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise RecordingError(f"{path} is not a recording of spark-serve.") from None
     if header.format != FORMAT:
         raise RecordingError(f"{path} is not a recording of spark-serve.")
@@ -163,7 +164,7 @@ def read(path: Path) -> Iterator[Snapshot]:
     for line in lines:
         try:
             yield snapshot_decoder.decode(line)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return
 
 
