@@ -24,6 +24,20 @@ DEATHS = 3
 DEATHS_S = 60.0
 
 
+async def piped(argv: Sequence[str], data: bytes) -> tuple[int, bytes, bytes]:
+    """Run a child to its end with `data` on its stdin: exit code, stdout, stderr. Whoever stops waiting ends it."""
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+    try:
+        out, error = await child.communicate(data)
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    assert child.returncode is not None
+    return child.returncode, out, error
+
+
 class JsonChild:
     """One process. `on_line` gets every line of its stdout, `on_exit` its return code, once."""
 

@@ -23,7 +23,7 @@ from loadgen import records as load
 from loadgen.capacity import Progress
 from loadgen.slo import PRESETS
 from server import commands, leftovers, report, results
-from server.child import KeptChild
+from server.child import KeptChild, piped
 from server.commands import Answer, Command
 from server.compare.runner import Comparer
 from server.config import Paths, SettingError, StackSettings
@@ -51,7 +51,7 @@ from server.telemetry.interruption import Interruption
 from server.telemetry.join import EngineTimes
 from server.telemetry.otlp import OtlpReceiver
 from server.telemetry.recording import Recorder, RecordingError
-from server.telemetry.snapshot import Event, Snapshot, snapshot_decoder
+from server.telemetry.snapshot import Event, Snapshot
 
 READ_ONLY = "Somebody else started this engine: it is only watched. --drive allows load."
 NOT_OURS = "Somebody else started this engine; it cannot be restarted from here."
@@ -550,20 +550,23 @@ class Stack:
     async def _report(self, command: commands.Report) -> Answer:
         """Of the recording that runs, else of the last minutes."""
         path = Path(command.path) if command.path else self.paths.reports / report.file_name(time.time())
-        try:
-            text = await asyncio.to_thread(self._report_text)
-            path.touch(mode=0o600)
-            path.write_text(text)
-        except (OSError, RecordingError, report.ReportError) as error:
-            return Answer(ok=False, message=f"There is no report: {error}")
-        return Answer(ok=True, message=f"Report written to {path}.")
-
-    def _report_text(self) -> str:
+        argv, lines = [sys.executable, "-m", "server.report"], b""
         if self._recorder is not None:
             self._recorder.flush()
-            return report.report_of(self._recorder.path)
-        snapshots = [snapshot_decoder.decode(line) for line in self._feed.history(10_000)]
-        return report.report(snapshots, source="the last minutes of the running stack")
+            argv.append(str(self._recorder.path))
+        else:
+            lines = b"".join(self._feed.history(10_000))
+        code, text, error = await piped(argv, lines)
+        try:
+            if code:
+                raise report.ReportError(
+                    error.decode(errors="replace").strip() or f"its process ended with code {code}"
+                )
+            path.touch(mode=0o600)
+            path.write_bytes(text)
+        except (OSError, report.ReportError) as failure:
+            return Answer(ok=False, message=f"There is no report: {failure}")
+        return Answer(ok=True, message=f"Report written to {path}.")
 
     def _limits(self, command: commands.Limits) -> Answer:
         if command.max_in_flight is not None and command.max_in_flight < 1:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from loadgen.capacity import Answer, Block, Point, Progress, Question
 from loadgen.records import RequestRecord
 from loadgen.slo import CHAT, attainment
 from loadgen.summary import Distribution
+from server import commands
 from server.compare.progress import CompareProgress
+from server.config import Paths, StackSettings
 from server.report import ReportError, report, report_of
 from server.report.capacity import chart
 from server.report.requests import SUFFIX
@@ -24,6 +27,7 @@ from server.report.series import Gauge, Growth, Tiles, Windowed
 from server.report.sums import Judged
 from server.report.tally import Tally
 from server.report.text import count, digits, md, offset, seconds, share
+from server.stack import Stack
 from server.telemetry.experience import Experience
 from server.telemetry.recording import Recorder, RecordingError, read
 from server.telemetry.snapshot import (
@@ -521,3 +525,21 @@ def test_a_scripted_run_survives_its_encoding() -> None:
     made = seen(known_run(), 120.0)
     again = [msgspec.json.decode(snapshot_encoder.encode(snapshot), type=Snapshot) for snapshot in made]
     assert report(again, source="a test") == report(made, source="a test")
+
+
+async def test_the_stack_has_its_report_written_by_a_process_of_its_own(tmp_path: Path) -> None:
+    stack = Stack(StackSettings(), Paths(data=tmp_path, state=tmp_path, runtime=tmp_path))
+    path = tmp_path / "log.md"
+    empty = await stack.execute(commands.Report(path=str(path)))
+    assert (empty.ok, empty.message) == (
+        False,
+        "There is no report: There is nothing to report: not one snapshot was taken.",
+    )
+    assert not path.exists()
+    await stack._feed.publish(Snapshot(seq=1, at=1.0, wall=1.0))
+    written = await stack.execute(commands.Report(path=str(path)))
+    assert (written.ok, written.message) == (True, f"Report written to {path}.")
+    assert "the last minutes of the running stack" in path.read_text()
+    nowhere = await stack.execute(commands.Report(path=str(tmp_path / "no" / "log.md")))
+    assert "No such file" in nowhere.message
+    assert not psutil.Process().children(), "its process is gone"
