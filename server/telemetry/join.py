@@ -100,7 +100,7 @@ class Join:
         parts = self._parts(f"{record.request_id} {record.accepted}" if again else record.request_id, now)
         parts.gateway = record
         parts.times = self._times.pop(record.trace_id, None)
-        if parts.times is None and record.trace_id:
+        if parts.times is None and record.trace_id and record.engine_queue_s is None:
             # Two requests of one trace that both wait for their span cannot be told apart: better no times than wrong ones.
             self._by_trace[record.trace_id] = "" if record.trace_id in self._by_trace else parts.key
             while len(self._by_trace) > self._limit:
@@ -142,6 +142,8 @@ class Join:
             if len(self._sealed) <= self._limit and (oldest.sealed_at or 0.0) > now - self._keep_s:
                 break
             self._sealed.popitem(last=False)
+            if oldest.gateway is not None:
+                self._by_trace.pop(oldest.gateway.trace_id, None)
         return fresh
 
     def requests(self, limit: int, since: float = -math.inf) -> list[JoinedRequest]:

@@ -337,3 +337,15 @@ def test_an_attempt_says_how_long_its_person_had_waited_before() -> None:
     request = joined(GATEWAY, again, TIMES)
     assert (request.attempt, request.prior_s) == (2, 3.0)
     assert joined(GATEWAY, LOAD, TIMES).prior_s == 0.0
+
+
+@pytest.mark.parametrize("in_band", [True, False])
+def test_traces_are_forgotten_with_their_requests(in_band: bool) -> None:
+    join = Join(keep=5, keep_s=0.0)
+    for i in range(50):
+        gateway, _, _ = numbered(i)
+        times = {"engine_queue_s": 0.1, "prefill_s": 0.1, "decode_s": 0.1} if in_band else {}
+        join.on_gateway(msgspec.structs.replace(gateway, **times), float(i))
+        join.seal(i + WAIT_S + 1.0)
+    assert len(join.requests(50)) == 5
+    assert len(join._by_trace) == (0 if in_band else 5)
