@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -22,18 +21,13 @@ from server.client import StackClient
 from server.commands import Command
 from server.config import default_paths
 from server.telemetry.snapshot import Snapshot
+from tests.e2e.conftest import free_port
 from tests.fakes.scripted_vllm import make_package
 from tests.faults.ledger import Tally, people
 from tests.faults.terminal import Terminal
 
 SNAPSHOT_S = 0.5
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class FaultyStack:

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import os
 import secrets
-import socket
 import stat
 import subprocess
 import sys
@@ -23,16 +22,12 @@ from server.client import StackClient
 from server.config import Paths
 from server.supervisor import lives
 from server.telemetry.snapshot import Snapshot
+from tests.e2e.conftest import free_port
 from tests.faults.ledger import Row, Tally, enter, people
 
 ROOT = str(Path(__file__).parents[2])
 ENGINE = str(Path(__file__).with_name("scripted_engine.py"))
 BOUND_S = 30.0
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class Home:
