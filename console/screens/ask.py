@@ -9,13 +9,13 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from console.deeds import DEEDS
+from console.screens.overlay import Overlay
 
 
-class AskKey(ModalScreen[str | None]):
+class AskKey(Overlay[str | None]):
     """A question with a letter for each answer; escape and every other answer than those is None."""
 
     def __init__(self, question: str, answers: dict[str, str]) -> None:
@@ -37,12 +37,12 @@ class AskKey(ModalScreen[str | None]):
         """A letter answers; escape leaves it."""
         event.stop()
         if event.key == "escape":
-            self.dismiss(None)
+            self.leave()
         elif event.character in self._answers:
-            self.dismiss(event.character)
+            self.leave(event.character)
 
 
-class AskNote(ModalScreen[str | None]):
+class AskNote(Overlay[str | None]):
     """One line of text; escape gives None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", show=False)]
@@ -60,11 +60,11 @@ class AskNote(ModalScreen[str | None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter takes it."""
         event.stop()
-        self.dismiss(event.value)
+        self.leave(event.value)
 
     def action_leave(self) -> None:
         """Escape leaves it."""
-        self.dismiss(None)
+        self.leave()
 
 
 _READING = """\
@@ -86,7 +86,7 @@ Little's law: arrivals a second x seconds inside = people inside. If the two dis
 figure on this screen is wrong, and it says so."""
 
 
-class HelpScreen(ModalScreen[None]):
+class HelpScreen(Overlay[None]):
     """Keys, and how to read the screen. Any key closes it."""
 
     def compose(self) -> ComposeResult:
@@ -114,4 +114,4 @@ class HelpScreen(ModalScreen[None]):
         """Arrows scroll, anything else closes."""
         if event.key not in {"up", "down", "pageup", "pagedown", "home", "end"}:
             event.stop()
-            self.dismiss(None)
+            self.leave()

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import ModalScreen
 
 from console.deeds import bindings
 from console.messages import Wanted
 from console.panels.faults import fault_sheet
 from console.provoking import ROWS, FaultDraft, kill_question, wanted
 from console.screens.ask import AskKey
+from console.screens.overlay import Overlay
 from console.spans import ExactCompositor
 from console.view import View
 from console.widgets.canvas import Canvas
@@ -21,7 +21,7 @@ from server import commands
 from server.faults.catalogue import NAMES
 
 
-class FaultScreen(ModalScreen[None]):
+class FaultScreen(Overlay[None]):
     """Key `x`. People and bursts can be had meanwhile, for it is under load that a fault shows."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -97,7 +97,7 @@ class FaultScreen(ModalScreen[None]):
 
     def action_leave(self) -> None:
         """What was set is forgotten."""
-        self.dismiss(None)
+        self.leave()
 
     def _again(self) -> None:
         if self._drawn is not None:

@@ -8,13 +8,13 @@ from typing import ClassVar
 import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.screen import ModalScreen
 
 from console.deeds import bindings
 from console.messages import Wanted
 from console.panels.policy import policy_panel
 from console.rules import Draft, changed, drafted, rows, taken, tuned, wont_start
 from console.screens.ask import AskKey
+from console.screens.overlay import Overlay
 from console.spans import ExactCompositor
 from console.view import View
 from console.widgets.canvas import Canvas
@@ -26,7 +26,7 @@ ECHO_S = 2.0
 """So long, by the snapshots' own clock, a change is shown as made before the gateway has confirmed it."""
 
 
-class PolicyScreen(ModalScreen[None]):
+class PolicyScreen(Overlay[None]):
     """Key `p`. What is changed is a draft until enter takes it, as one command and one event.
 
     People and bursts can be had meanwhile, for it is under load that a policy shows.
@@ -141,7 +141,7 @@ class PolicyScreen(ModalScreen[None]):
 
     def action_leave(self) -> None:
         """What was not taken is forgotten."""
-        self.dismiss(None)
+        self.leave()
 
 
 def restart_question(snapshot: Snapshot, knobs: commands.Knobs) -> str:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import samples
 from console_waiting import screen_text, until
+from textual.events import Key
 from textual.widgets import Input
 
 from console.app import CockpitApp
@@ -367,3 +368,22 @@ async def test_a_comparison_asks_first_and_again_stops_it() -> None:
             assert not keys or source.sent == []
             await pilot.press(*keys)
             await until(pilot, lambda source=source, sent=sent: source.sent == [sent])
+
+
+@pytest.mark.parametrize("opened_by", ["question_mark", "c", "m", "p", "x"])
+async def test_keys_typed_ahead_leave_what_is_above_a_screen_and_not_the_screen(opened_by: str) -> None:
+    app = CockpitApp(ScriptedSource([samples.LOADED], kind="live"))
+    async with app.run_test(size=(160, 48)) as pilot:
+        await until(pilot, lambda: app.snapshot is not None)
+        below = app.screen
+        await pilot.press(opened_by)
+        await until(pilot, lambda: app.screen is not below)
+        above = app.screen
+        for _ in range(3):
+            above.post_message(Key("escape", "\x1b"))
+            if action := getattr(above, "action_leave", None):
+                above.call_later(action)
+        await until(pilot, lambda: app.screen is below)
+        await pilot.pause()
+        assert app.is_running
+        assert app.failure is None
