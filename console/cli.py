@@ -81,14 +81,19 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _cannot_write(error: OSError) -> int:
-    """A file, or what stdout leads to. What stdout still holds would fail again at the end of the process."""
+    """A file, or what stdout leads to."""
     where = f" ({error.filename})" if error.filename else ""
     with contextlib.suppress(OSError):
         print(f"spark-serve: {error.strerror or error}{where}.", file=sys.stderr, flush=True)
+    _write_nowhere()
+    return 1
+
+
+def _write_nowhere() -> None:
+    """What stdout and stderr (Textual's way to the terminal) still hold would fail again at the end of the process."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)
-    return 1
 
 
 def _print_version() -> int:
@@ -411,8 +416,10 @@ def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
     if left.how == "stopped":
         return _wait_down(client, daemon)
     if left.message:
-        with contextlib.suppress(OSError):  # the terminal may be what was lost
+        try:
             print(left.message, flush=True)
+        except OSError:  # the terminal may be what was lost
+            _write_nowhere()
     return app.return_code or 0
 
 
