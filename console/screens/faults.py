@@ -13,48 +13,29 @@ from console.messages import Wanted
 from console.panels.faults import fault_sheet
 from console.provoking import ROWS, FaultDraft, kill_question, wanted
 from console.screens.ask import AskKey
-from console.screens.overlay import Overlay
-from console.spans import ExactCompositor
+from console.screens.overlay import Sheet
 from console.view import View
 from console.widgets.canvas import Canvas
 from server import commands
 from server.faults.catalogue import NAMES
 
 
-class FaultScreen(Overlay[None]):
-    """Key `x`. People and bursts can be had meanwhile, for it is under load that a fault shows."""
+class FaultScreen(Sheet):
+    """Key `x`."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *bindings("faults"),
-        Binding("escape,x", "leave", "leave", show=False),
-        Binding("b", "app.burst", "burst", show=False),
-        Binding("plus,equals_sign", "app.people(1)", "more people", show=False),
-        Binding("minus,underscore", "app.people(-1)", "fewer people", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("faults"), Binding("x", "leave", "leave", show=False)]
 
     def __init__(self) -> None:
-        super().__init__()
-        self._compositor = ExactCompositor()
-        self._chosen = ROWS[0]
+        super().__init__(ROWS[0])
         self._draft = FaultDraft()
-        self._drawn: View | None = None
-        self._read = ""
-        """The answer that stood at the bottom before the last key."""
 
     def compose(self) -> ComposeResult:
         """One canvas."""
         yield Canvas(fault_sheet, id="faults", fades=False)
 
-    def on_mount(self) -> None:
-        """The latest view, as soon as the layout is known."""
-        self.call_after_refresh(self.app.run_action, "redraw")
-
     def show(self, view: View) -> None:
         """Draw, with what is chosen and what is set here."""
-        self._drawn = view
-        if view.status != self._read:
-            self._read = ""
-        status = "" if self._read else view.status
+        status = self.unread(view)
         for canvas in self.query(Canvas):
             if canvas.is_mounted:
                 canvas.show(replace(view, chosen=self._chosen, faults=self._draft, status=status))
@@ -94,10 +75,6 @@ class FaultScreen(Overlay[None]):
                 self.post_message(Wanted(command))
 
         self.app.push_screen(AskKey(kill_question(command), {"y": "yes, kill it"}), answered)
-
-    def action_leave(self) -> None:
-        """What was set is forgotten."""
-        self.leave()
 
     def _again(self) -> None:
         if self._drawn is not None:

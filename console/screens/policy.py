@@ -14,8 +14,7 @@ from console.messages import Wanted
 from console.panels.policy import policy_panel
 from console.rules import Draft, changed, drafted, rows, taken, tuned, wont_start
 from console.screens.ask import AskKey
-from console.screens.overlay import Overlay
-from console.spans import ExactCompositor
+from console.screens.overlay import Sheet
 from console.view import View
 from console.widgets.canvas import Canvas
 from server import commands
@@ -26,46 +25,25 @@ ECHO_S = 2.0
 """So long, by the snapshots' own clock, a change is shown as made before the gateway has confirmed it."""
 
 
-class PolicyScreen(Overlay[None]):
-    """Key `p`. What is changed is a draft until enter takes it, as one command and one event.
+class PolicyScreen(Sheet):
+    """Key `p`. What is changed is a draft until enter takes it, as one command and one event."""
 
-    People and bursts can be had meanwhile, for it is under load that a policy shows.
-    """
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        *bindings("policy"),
-        Binding("escape,p", "leave", "leave", show=False),
-        Binding("b", "app.burst", "burst", show=False),
-        Binding("plus,equals_sign", "app.people(1)", "more people", show=False),
-        Binding("minus,underscore", "app.people(-1)", "fewer people", show=False),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings("policy"), Binding("p", "leave", "leave", show=False)]
 
     def __init__(self) -> None:
-        super().__init__()
-        self._compositor = ExactCompositor()
-        self._chosen = "order"
+        super().__init__("order")
         self._draft = Draft()
-        self._drawn: View | None = None
         self._taken: tuple[Policy, float] | None = None
         """The policy that was asked for and that no snapshot shows yet, and the snapshot's `at` then."""
-        self._read = ""
-        """The answer that stood at the bottom before the last change."""
 
     def compose(self) -> ComposeResult:
         """One canvas."""
         yield Canvas(policy_panel, id="policy", fades=False)
 
-    def on_mount(self) -> None:
-        """The latest view, as soon as the layout is known."""
-        self.call_after_refresh(self.app.run_action, "redraw")
-
     def show(self, view: View) -> None:
         """Draw, with the draft and with what was taken and not confirmed yet."""
-        self._drawn = view
-        if view.status != self._read:
-            self._read = ""
+        status = self.unread(view)
         snapshot = self._snapshot(view)
-        status = "" if self._read else view.status
         if snapshot is not None and (policy := drafted(snapshot, self._draft)) is not None:
             known = rows(policy)
             if self._chosen not in known:
@@ -138,10 +116,6 @@ class PolicyScreen(Overlay[None]):
             self.post_message(Wanted(ill))
             return
         self.app.push_screen(AskKey(restart_question(snapshot, wanted), {"y": "yes, restart it"}), answered)
-
-    def action_leave(self) -> None:
-        """What was not taken is forgotten."""
-        self.leave()
 
 
 def restart_question(snapshot: Snapshot, knobs: commands.Knobs) -> str:
