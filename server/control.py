@@ -28,6 +28,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from loadgen.lines import UNREADABLE
 from server.commands import PAST, Answer, Command, command_decoder
 from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_encoder
 
@@ -132,7 +133,7 @@ def application(
     async def commands(request: Request) -> Response:
         try:
             command = command_decoder.decode(await request.body())
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             return answer(Answer(ok=False, message=f"That is not a command: {error}."), 400)
         result = await execute(command)
         return answer(result, 200 if result.ok else 409)

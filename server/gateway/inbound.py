@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from loadgen.lines import UNREADABLE
 from server.gateway.tokens import Size, measure
 
 Headers = list[tuple[bytes, bytes]]
@@ -104,7 +105,7 @@ def read_request(body: bytes) -> Asked:
     """Check a completion request and ask for its usage. Raises BadBodyError."""
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raise BadBodyError("The request body is not a JSON object, or nested beyond all measure.") from None
     asked = Asked(
         body=body,

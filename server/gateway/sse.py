@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from loadgen.lines import UNREADABLE
+
 TELLING = (
     b'"finish_reason":"',
     b'"finish_reason": "',
@@ -126,7 +128,7 @@ class EventScanner:
 def read_body(body: bytes) -> Told:
     """What a whole, non-streamed answer says. A body that is not JSON says nothing."""
     told = Told()
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    with contextlib.suppress(*UNREADABLE):
         told.hear(msgspec.json.decode(body))
     return told
 
@@ -160,7 +162,7 @@ def _document(event: bytes) -> Any:
         return None
     try:
         return msgspec.json.decode(b"\n".join(lines))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
 
 
