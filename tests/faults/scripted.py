@@ -23,7 +23,7 @@ from server.config import default_paths
 from server.telemetry.snapshot import Snapshot
 from tests.e2e.conftest import free_port
 from tests.fakes.scripted_vllm import make_package
-from tests.faults.ledger import Tally, people
+from tests.faults.ledger import Row, Tally, enter, people
 from tests.faults.terminal import Terminal
 
 SNAPSHOT_S = 0.5
@@ -32,6 +32,9 @@ ROOT = Path(__file__).parents[2]
 
 class FaultyStack:
     """`home` is a short folder of its own; `engine`: options of `up`."""
+
+    engine_named = ""
+    """The engine, as a row of the ledger names it."""
 
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch, engine: dict[str, str]) -> None:
         self.home = home
@@ -144,6 +147,20 @@ class FaultyStack:
             time.sleep(0.05)
         return 0 if kinds == usual else max(1, len(kinds) - len(usual))
 
+    def enter(
+        self,
+        answer: str,
+        said: str,
+        after_s: float,
+        usual: list[str],
+        requests: Tally | None = None,
+    ) -> None:
+        """The row of a fault that was answered so, once nothing of it is under way or left."""
+        requests = self.settled() if requests is None else requests
+        left = self.left(usual)
+        fault = answer.rstrip(".")
+        enter(Row(fault=fault, said=said, after_s=after_s, requests=requests, left=left, engine=self.engine_named))
+
     def down(self) -> None:
         if self.client.running():
             daemon = self.client.daemon()
@@ -167,6 +184,8 @@ class ScriptedStack(FaultyStack):
 class RealStack(FaultyStack):
     """Before vLLM with SmolLM2; the engine's environment and the model are this machine's."""
 
+    engine_named = "vLLM"
+
     def __init__(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         shared = default_paths().data
         home.mkdir(parents=True, exist_ok=True)
@@ -180,3 +199,9 @@ def console(cells: int = 160, rows: int = 48) -> Terminal:
     terminal = Terminal(cells=cells, rows=rows)
     terminal.until("● live")
     return terminal
+
+
+def clause(screen: Terminal, pattern: str = r"fault: .* left") -> str:
+    """The head's words of a fault that lasts."""
+    line = screen.line(pattern)
+    return line[line.index("fault: ") :].split(" left")[0] + " left"

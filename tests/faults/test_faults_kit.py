@@ -14,7 +14,7 @@ import pytest
 from server import commands
 from server.telemetry.recording import read
 from tests.faults.ledger import Row, Tally, enter
-from tests.faults.scripted import ScriptedStack, console
+from tests.faults.scripted import ScriptedStack, clause
 from tests.faults.terminal import Terminal
 
 
@@ -27,24 +27,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedStack]:
             yield made
         finally:
             made.down()
-
-
-@pytest.fixture(scope="module")
-def screen(stack: ScriptedStack) -> Iterator[Terminal]:
-    terminal = console()
-    yield terminal
-    terminal.end()
-
-
-@pytest.fixture(scope="module")
-def usual(stack: ScriptedStack) -> list[str]:
-    """What runs without a fault."""
-    return stack.kinds()
-
-
-def fault_clause(screen: Terminal, pattern: str) -> str:
-    line = screen.line(pattern)
-    return line[line.index("fault: ") :].split(" left")[0] + " left"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +54,7 @@ def test_a_fault_of_the_wire_is_on_the_screen_while_it_lasts_and_gone_with_its_p
 ) -> None:
     answer = stack.provoke(name, 2, **settings)
     after_s = screen.until(pattern)
-    said = fault_clause(screen, pattern)
+    said = clause(screen, pattern)
     assert any("-m server.faults" in kind for kind in stack.kinds())
     screen.until(lambda: not screen.shows("fault: "))
     assert any(event.text.endswith(": over") for event in stack.client.snapshot().events)
@@ -97,7 +79,7 @@ def test_a_process_that_stands_still_is_named_and_goes_on(
     assert sum(kind.startswith("stopped ") for kind in stack.kinds()) == 1
     pattern = r"fault: .* paused, \d+ s left"
     after_s = screen.until(pattern)
-    said = fault_clause(screen, pattern)
+    said = clause(screen, pattern)
     stack.send(commands.Unfault("pause"))
     screen.until(lambda: not screen.shows("fault: "))
     left = stack.left(usual)
@@ -120,7 +102,7 @@ def test_a_gateway_without_file_descriptors_gets_them_back(
     answer = stack.provoke("fds", 30, limit=16)
     pattern = r"fault: gateway at 16 file descriptors"
     after_s = screen.until(pattern)
-    said = fault_clause(screen, pattern)
+    said = clause(screen, pattern)
     failed = stack.client.snapshot().people.outcomes.get("error", 0)
     stack.send(commands.Burst(40))
     stack.until("some of them cannot come in", lambda s: s.people.outcomes.get("error", 0) > failed, 10)
@@ -161,15 +143,7 @@ def test_a_full_disk_ends_the_recording_says_so_and_keeps_what_was_written(
     stack.until("one that begins after it goes on", lambda s: (s.recording_s or 0) > 1)
     stack.send(commands.Record(on=False))
     assert len(list(read(third))) > 2
-    enter(
-        Row(
-            fault=answer.rstrip("."),
-            said=said,
-            after_s=after_s,
-            requests=stack.settled(),
-            left=stack.left(usual),
-        )
-    )
+    stack.enter(answer, said, after_s, usual)
 
 
 def test_a_killed_gateway_comes_back_and_people_with_it(
@@ -180,15 +154,7 @@ def test_a_killed_gateway_comes_back_and_people_with_it(
     after_s = screen.until(words)
     said = re.findall(words, screen.text)[0]
     stack.serves()
-    enter(
-        Row(
-            fault=answer.rstrip("."),
-            said=said,
-            after_s=after_s,
-            requests=stack.settled(),
-            left=stack.left(usual),
-        )
-    )
+    stack.enter(answer, said, after_s, usual)
 
 
 @pytest.mark.faults
@@ -226,15 +192,7 @@ def test_a_killed_engine_core_is_a_dead_engine_that_comes_back(
     stack.until("it is seen", lambda s: s.engine.phase != "ready")
     stack.until("it is back", lambda s: s.engine.phase == "ready")
     stack.serves()
-    enter(
-        Row(
-            fault=answer.rstrip("."),
-            said=said,
-            after_s=after_s,
-            requests=stack.settled(),
-            left=stack.left(usual),
-        )
-    )
+    stack.enter(answer, said, after_s, usual)
 
 
 def test_what_cannot_be_had_is_refused_in_a_sentence(stack: ScriptedStack, usual: list[str]) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from server.engine.processes import API_SERVER, ENGINE_CORE, roles
-from tests.faults.ledger import Row, enter
-from tests.faults.scripted import RealStack, console
+from tests.faults.scripted import RealStack, clause
 from tests.faults.terminal import Terminal
 
 pytestmark = [pytest.mark.engine, pytest.mark.faults, pytest.mark.timeout(600)]
@@ -26,23 +25,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealStack]:
             made.down()
 
 
-@pytest.fixture(scope="module")
-def screen(stack: RealStack) -> Iterator[Terminal]:
-    terminal = console()
-    yield terminal
-    terminal.end()
-
-
-@pytest.fixture(scope="module")
-def usual(stack: RealStack) -> list[str]:
-    return stack.kinds()
-
-
-def clause(screen: Terminal) -> str:
-    line = screen.line(r"fault: .* left")
-    return line[line.index("fault: ") :].split(" left")[0] + " left"
-
-
 def test_an_engine_core_that_stands_still_for_six_seconds(stack: RealStack, screen: Terminal, usual: list[str]) -> None:
     found = roles(int(stack.client.snapshot().engine.pid or 0))
     assert len(found[API_SERVER]) == len(found[ENGINE_CORE]) == 1
@@ -53,16 +35,7 @@ def test_an_engine_core_that_stands_still_for_six_seconds(stack: RealStack, scre
     said = clause(screen)
     screen.until(lambda: not screen.shows("fault: "))
     stack.serves()
-    enter(
-        Row(
-            fault=answer.rstrip("."),
-            said=said,
-            after_s=after_s,
-            requests=stack.settled(),
-            left=stack.left(usual),
-            engine="vLLM",
-        )
-    )
+    stack.enter(answer, said, after_s, usual)
 
 
 @pytest.mark.parametrize(
@@ -78,16 +51,7 @@ def test_a_bad_line_to_the_engine(
     stack.serves()
     requests = stack.settled()
     assert name == "latency" or requests.failed
-    enter(
-        Row(
-            fault=answer.rstrip("."),
-            said=said,
-            after_s=after_s,
-            requests=requests,
-            left=stack.left(usual),
-            engine="vLLM",
-        )
-    )
+    stack.enter(answer, said, after_s, usual, requests)
 
 
 def test_a_killed_engine_core_and_the_way_back(stack: RealStack, screen: Terminal, usual: list[str]) -> None:
@@ -98,13 +62,4 @@ def test_a_killed_engine_core_and_the_way_back(stack: RealStack, screen: Termina
     stack.until("it is seen", lambda s: s.engine.phase != "ready", 60)
     stack.until("it is back", lambda s: s.engine.phase == "ready", START_S)
     stack.serves()
-    enter(
-        Row(
-            fault=answer.rstrip("."),
-            said=said,
-            after_s=after_s,
-            requests=stack.settled(),
-            left=stack.left(usual),
-            engine="vLLM",
-        )
-    )
+    stack.enter(answer, said, after_s, usual)
