@@ -62,10 +62,16 @@ class Feed:
         step = max(1, -(-len(lines) // count))
         return lines[::-1][::step][::-1]
 
-    async def lines(self, history: int) -> AsyncIterator[bytes]:
-        """Past lines, then each new one. A reader that is too slow gets the newest, not a backlog."""
-        seen = self._count
-        for line in self.history(history):
+    def stream(self, history: int) -> tuple[int, AsyncIterator[bytes]]:
+        """So many past lines, then each new one. A reader that is too slow gets the newest, not a backlog.
+
+        Counted and taken at once: a line more may be what halves the past.
+        """
+        past = self.history(history)
+        return len(past), self._lines_after(past, self._count)
+
+    async def _lines_after(self, past: list[bytes], seen: int) -> AsyncIterator[bytes]:
+        for line in past:
             yield line
         while True:
             async with self._changed:
@@ -108,9 +114,8 @@ def application(
         return Response(snapshot_encoder.encode(feed.latest), media_type="application/json")
 
     async def snapshots(request: Request) -> Response:
-        past = number(request, "history", 0, 600)
-        headers = {PAST: str(len(feed.history(past)))}
-        return StreamingResponse(feed.lines(past), media_type="application/x-ndjson", headers=headers)
+        past, lines = feed.stream(number(request, "history", 0, 600))
+        return StreamingResponse(lines, media_type="application/x-ndjson", headers={PAST: str(past)})
 
     async def joined(request: Request) -> Response:
         try:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-async def until(condition: Callable[[], object], what: str = "the condition", within_s: float = 20.0) -> None:
+async def until(condition: Callable[[], object], what: str = "the condition", within_s: float = 60.0) -> None:
     """Return as soon as `condition()` is true. Raises AssertionError after `within_s`."""
     deadline = time.monotonic() + within_s
     while not condition():

@@ -31,7 +31,8 @@ from tests.faults.ledger import Row, Tally, enter
 
 _lines = msgspec.json.Decoder(GatewayRecord | QueueRecord | ProxyRecord | Listening | RequestRecord | IntervalRecord)
 
-SILENCE_S = 1.0
+SILENCE_S = 3.0
+"""Longer than a busy machine stops a process for."""
 STOP_S = 5.0
 
 
@@ -164,7 +165,7 @@ class Edges:
         """How many requests have had a token and go on."""
         return 0 if self.now is None else sum(first is not None for _, first in self.now.waiting)
 
-    async def ended(self, count: int, within_s: float = 20.0) -> None:
+    async def ended(self, count: int, within_s: float = 60.0) -> None:
         """So many requests have ended, and the engine is at none any more."""
         await until(lambda: len(self.requests) >= count, f"{count} requests ending", within_s)
         await until(lambda: self.engine.in_flight == 0, "the engine being free", within_s)

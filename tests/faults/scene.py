@@ -104,7 +104,7 @@ class Scene:
             "all have been told", lambda s: s.seq > seq + 1 and s.people.in_flight.v == 0 and not s.people.crowds
         )
 
-    def says(self, pattern: str, limit_s: float = 30.0) -> tuple[str, float]:
+    def says(self, pattern: str, limit_s: float = 60.0) -> tuple[str, float]:
         """The console's verdict and the line with these words, and after how many seconds they were there."""
         assert self.screen is not None
         after_s = self.screen.until(pattern, limit_s)

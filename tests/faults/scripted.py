@@ -73,7 +73,7 @@ class FaultyStack:
     def provoke(self, name: str, seconds: float | None = None, **settings: int | float | str) -> str:
         return self.send(commands.Fault(name, settings, seconds))
 
-    def until(self, what: str, reached: Callable[[Snapshot], object], limit_s: float = 30.0) -> Snapshot:
+    def until(self, what: str, reached: Callable[[Snapshot], object], limit_s: float = 60.0) -> Snapshot:
         """The first snapshot for which it holds; fails after `limit_s`."""
         end = time.monotonic() + limit_s
         while True:

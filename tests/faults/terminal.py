@@ -81,7 +81,7 @@ class Terminal:
     def shows(self, pattern: str) -> bool:
         return re.search(pattern, self.text) is not None
 
-    def until(self, condition: str | Callable[[], bool], limit_s: float = 30.0) -> float:
+    def until(self, condition: str | Callable[[], bool], limit_s: float = 60.0) -> float:
         """Seconds until the screen matches a pattern or the condition holds. Raises AssertionError with the screen."""
         pattern = condition if isinstance(condition, str) else ""
         holds = (lambda: self.shows(pattern)) if isinstance(condition, str) else condition

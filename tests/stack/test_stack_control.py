@@ -104,7 +104,8 @@ async def test_stream_begins_with_history_and_goes_on(tmp_path: Path) -> None:
 async def test_slow_stream_reader_gets_the_newest(tmp_path: Path) -> None:
     feed = Feed(0.5)
     await feed.publish(frame(0))
-    lines = feed.lines(history=1)
+    past, lines = feed.stream(history=1)
+    assert past == 1
     assert snapshot_decoder.decode(await anext(lines)).seq == 0
     for seq in range(1, 8):
         await feed.publish(frame(seq))
@@ -112,6 +113,17 @@ async def test_slow_stream_reader_gets_the_newest(tmp_path: Path) -> None:
     await feed.close()
     with pytest.raises(StopAsyncIteration):
         await anext(lines)
+
+
+async def test_what_is_announced_is_what_comes_when_a_line_more_would_halve_the_past() -> None:
+    """Else a console waits for past lines that never come, and shows nothing meanwhile."""
+    feed = Feed(0.5)
+    for seq in range(300):
+        await feed.publish(frame(seq))
+    past, lines = feed.stream(history=300)
+    await feed.publish(frame(300))
+    assert past == 300
+    assert [snapshot_decoder.decode(await anext(lines)).seq for _ in range(past + 1)] == list(range(301))
 
 
 def test_history_is_spread_and_keeps_the_newest() -> None:
