@@ -34,6 +34,12 @@ class Histogram(msgspec.Struct, omit_defaults=True):
             self.total += value
             self.largest = max(self.largest, value)
 
+    def take(self) -> Histogram:
+        """All that came in so far; it is empty again."""
+        taken = Histogram(self.counts, self.n, self.total, self.largest)
+        self.counts, self.n, self.total, self.largest = {}, 0, 0.0, 0.0
+        return taken
+
     def merge(self, other: Histogram) -> None:
         """Take all of another one in."""
         counts = self.counts

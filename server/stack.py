@@ -90,7 +90,7 @@ class _Listening(msgspec.Struct, frozen=True, tag_field="type", tag="listening")
     port: int
 
 
-_gateway_lines = msgspec.json.Decoder(gateway.GatewayRecord | gateway.QueueRecord | _Listening)
+_gateway_lines = msgspec.json.Decoder(gateway.GatewayRecord | gateway.QueueRecord | gateway.GapRecord | _Listening)
 _load_lines = msgspec.json.Decoder(load.LoadRecord)
 
 
@@ -287,6 +287,9 @@ class Stack:
             return
         if isinstance(record, gateway.QueueRecord):
             self._collector.on_line(record)
+            return
+        if isinstance(record, gateway.GapRecord):
+            self._collector.on_gaps(record)
             return
         if record.first_token is not None:
             self._engine.first_token(record.first_token)

@@ -26,7 +26,7 @@ from loadgen.target import API_KEY
 from server.gateway.access import Access, exposed, is_loopback
 from server.gateway.listener import Listener, bind
 from server.gateway.policy import Policy, PolicyChange
-from server.gateway.records import EngineState, GatewayCommand, GatewayRecord, QueueRecord
+from server.gateway.records import EngineState, GapRecord, GatewayCommand, GatewayRecord, QueueRecord
 from server.gateway.relay import Gateway
 from server.gateway.stdio import LineWriter, read_lines
 from server.keys import engine_key
@@ -98,7 +98,7 @@ def _access(host: str, names: list[str] | None) -> Access:
     return Access(hosts=known, api_key=key, engine_key=engine_key())
 
 
-async def _serve(gateway: Gateway, listener: Listener, write: Callable[[QueueRecord], None]) -> None:
+async def _serve(gateway: Gateway, listener: Listener, write: Callable[[QueueRecord | GapRecord], None]) -> None:
     loop = asyncio.get_running_loop()
     decoder: msgspec.json.Decoder[GatewayCommand] = msgspec.json.Decoder(GatewayCommand)
 
@@ -125,14 +125,16 @@ async def _serve(gateway: Gateway, listener: Listener, write: Callable[[QueueRec
     reporting.cancel()
 
 
-async def _report(gateway: Gateway, write: Callable[[QueueRecord], None]) -> None:
-    """Tell of the line while somebody waits, and of every change once."""
+async def _report(gateway: Gateway, write: Callable[[QueueRecord | GapRecord], None]) -> None:
+    """Tell of the line while somebody waits, and of every change once; and of the gaps while tokens come."""
     last: QueueRecord | None = None
     while True:
         record = gateway.queue()
         if last is None or record.waiting or record != msgspec.structs.replace(last, at=record.at):
             write(record)
         last = record
+        if (gaps := gateway.gaps()).n:
+            write(GapRecord(at=record.at, gaps=gaps))
         await asyncio.sleep(REPORT_S)
 
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from loadgen.histogram import Histogram
 from loadgen.http1 import Headers, Http1Connection
 from server.gateway.inbound import is_event_stream
 from server.gateway.sse import EventScanner
@@ -61,6 +62,7 @@ class Exchange:
         self,
         *,
         strip_usage: bool = False,
+        gaps: Histogram | None = None,
         give_back: Callable[[EngineConnection], None],
         done: Callable[[], None] = lambda: None,
     ) -> None:
@@ -85,6 +87,7 @@ class Exchange:
         self.write_framed: Callable[[bytes], bool | None] | None = None
         """The same for a chunk with its framing."""
         self._strip_usage = strip_usage
+        self._gaps = Histogram() if gaps is None else gaps
         self._give_back = give_back
         self._done = done
         self._connection: EngineConnection | None = None
@@ -164,7 +167,7 @@ class Exchange:
         self.status = status
         self.heard = at
         if status == 200 and is_event_stream(headers):
-            self.scanner = EventScanner(strip_usage=self._strip_usage)
+            self.scanner = EventScanner(strip_usage=self._strip_usage, gaps=self._gaps)
         self._wake()
 
     def body(self, data: bytes, at: float) -> None:
@@ -180,7 +183,8 @@ class Exchange:
         size = data.find(b"\r\n")
         if data[:size] != b"%x" % (len(data) - size - 4) or not data.endswith(b"\n\n\r\n"):
             return False
-        scanner.last_token = self.heard = time.monotonic()
+        self.heard = time.monotonic()
+        scanner.token(self.heard)
         written = write(data)
         if written is None:
             return False
@@ -243,6 +247,8 @@ class Exchange:
     def _unpause(self) -> None:
         if self._paused_at is not None:
             self.heard = time.monotonic()
+            if self.scanner is not None:
+                self.scanner.paused = True
             self.paused_s += self.heard - self._paused_at
             self._paused_at = None
 

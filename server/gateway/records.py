@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from loadgen.histogram import Histogram
 from server.gateway.policy import Policy, PolicyChange
 
 GatewayOutcome = Literal["completed", "rejected", "failed", "cancelled", "expired"]
@@ -103,6 +104,14 @@ class QueueRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """The next to go, in order, at most `QUEUE_SHOWN`."""
     flying: list[FlyingRequest] = []
     """Those in flight and not handed over yet, who came first first, at most `FLYING_SHOWN`."""
+
+
+class GapRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gaps"):
+    """Raw gaps between events with tokens since the last such line, whosever requests; not those in which reading from
+    upstream stood still for a slow client. Written while tokens come."""
+
+    at: float
+    gaps: Histogram
 
 
 QUEUE_SHOWN = 20

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable
 
 from starlette.types import Receive, Scope, Send
 
+from loadgen.histogram import Histogram
 from server.gateway.access import COMPLETION_ROUTES, Access, allow
 from server.gateway.admission import Admission, Decision, Expire, Reject
 from server.gateway.client import STALL_S, Client, ClientLeftError, ClientStalledError
@@ -110,6 +111,7 @@ class Gateway:
         self._estimate = TokenEstimate()
         self._keys = itertools.count(1)
         self._passages: dict[int, Passage] = {}
+        self._gaps = Histogram()
         self._held = 0
         self._stopping = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -181,6 +183,10 @@ class Gateway:
             flying=[passage.flying() for passage in flying],
         )
 
+    def gaps(self) -> Histogram:
+        """Of all streams, since the last call."""
+        return self._gaps.take()
+
     def stop(self) -> None:
         """Turn away what waits, break off what streams, take no more."""
         self._stopping = True
@@ -248,6 +254,7 @@ class Gateway:
             passage.expire_at_deadline()
             exchange = passage.exchange = Exchange(
                 strip_usage=asked.strip_usage,
+                gaps=self._gaps,
                 give_back=self._upstream.give_back,
                 done=lambda: self._leave(passage),
             )

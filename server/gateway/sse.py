@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from loadgen.histogram import Histogram
 from loadgen.lines import UNREADABLE
 
 TELLING = (
@@ -72,13 +73,16 @@ class Told(msgspec.Struct):
 class EventScanner:
     """Fed with what upstream sent, gives back what the client gets: whole events, bytes unchanged.
 
-    `strip_usage` takes out the event that carries nothing but the usage.
+    `strip_usage` takes out the event that carries nothing but the usage; `gaps` gets those between events with tokens.
     """
 
-    def __init__(self, *, strip_usage: bool) -> None:
+    def __init__(self, *, strip_usage: bool, gaps: Histogram) -> None:
         self.told = Told()
         self.first_token: float | None = None
         self.last_token: float | None = None
+        self.paused = False
+        """Reading stood still for the client since the last token: the next gap is not the engine's."""
+        self._gaps = gaps
         self._strip_usage = strip_usage
         self._rest = b""
 
@@ -97,9 +101,18 @@ class EventScanner:
         elif self._rest:
             self._rest = b""
         if self.first_token is not None and data.startswith(b"data:") and not _tells(data):
-            self.last_token = at
+            self.token(at)
+            for _ in range(data.count(b"data:") - 1):
+                self.token(at)
             return data
         return self._read(data, at)
+
+    def token(self, at: float) -> None:
+        """An event with one came."""
+        if self.last_token is not None and not self.paused:
+            self._gaps.add(at - self.last_token)
+        self.paused = False
+        self.last_token = at
 
     def only_tokens(self, data: bytes) -> bool:
         """Nothing in it is to be read, once the first token is past and no event is incomplete."""
@@ -119,7 +132,7 @@ class EventScanner:
             self.told.hear(document)
             if _has_token(document):
                 self.first_token = self.first_token or at
-                self.last_token = at
+                self.token(at)
             if not (self._strip_usage and _only_usage(document)):
                 kept.append(event)
         return b"".join(kept)

@@ -17,9 +17,9 @@ from loadgen.capacity import Progress
 from loadgen.records import IntervalRecord, LoadRecord
 from loadgen.slo import CHAT, Slo
 from server.compare.progress import CompareProgress
-from server.gateway.records import GatewayRecord, QueueRecord
+from server.gateway.records import GapRecord, GatewayRecord, QueueRecord
 from server.telemetry import gateway_series, limit_seen
-from server.telemetry.aging import aged_readings, rounded
+from server.telemetry.aging import aged_readings, rounded, rounded_quantiles
 from server.telemetry.dialects import Dialect
 from server.telemetry.dialects.vllm import VllmDialect
 from server.telemetry.engine_series import EngineSeries
@@ -33,7 +33,7 @@ from server.telemetry.join import EngineTimes, Join, breakdown
 from server.telemetry.judged import judge_by
 from server.telemetry.limit import HeldLimit, limit_of, settle
 from server.telemetry.little import LittleWindow
-from server.telemetry.load_series import NO_LOAD, LoadSeries
+from server.telemetry.load_series import GAP_S, NO_LOAD, LoadSeries
 from server.telemetry.scraper import TIMEOUT_S, ScrapeError, SourceLog, fetch, fetch_metrics
 from server.telemetry.snapshot import (
     ActiveFault,
@@ -50,6 +50,7 @@ from server.telemetry.snapshot import (
     Value,
 )
 from server.telemetry.verdict import WINDOW_S, Evidence, Held, verdict
+from server.telemetry.windows import HistogramWindow
 
 EVENTS = 20
 
@@ -113,6 +114,8 @@ class Collector:
         self._exact: str = ""
         self._by_client = Experience("load", slo)
         self._by_gateway = Experience("gateway", slo)
+        self._gaps = HistogramWindow(GAP_S)
+        """Between the tokens of others' requests, as the gateway sees them."""
         self._clients_inside = LittleWindow()
         self._gateway_inside = LittleWindow()
         self._held = Held(since=clock())
@@ -171,6 +174,10 @@ class Collector:
     def on_line(self, record: QueueRecord) -> None:
         self._gateway.on_line(record)
 
+    def on_gaps(self, record: GapRecord) -> None:
+        if not self._load.busy(record.at):  # what our own people feel, they tell themselves
+            self._gaps.add(record.at, record.gaps)
+
     def on_load(self, record: LoadRecord) -> None:
         now = self._clock()
         if isinstance(record, IntervalRecord):
@@ -203,6 +210,12 @@ class Collector:
         self._healthy = None
         self._exact = ""
 
+    def _gateway_gaps(self, now: float) -> Quantiles:
+        seen_at = self._sources["gateway"].last_good
+        return rounded_quantiles(
+            self._gaps.quantiles(now, "gateway"), None if seen_at is None else max(0.0, now - seen_at)
+        )
+
     def requests(self, limit: int = 2_000, since: float = -math.inf) -> list[JoinedRequest]:
         """The latest finished requests, oldest first; only those of which something became known after `since`."""
         return self._join.requests(limit, since)
@@ -224,7 +237,7 @@ class Collector:
         experience = self._by_client if load_runs else self._by_gateway
         good, missed, _ = experience.judged(now)
         inside = self._gateway.inside(now) or 0.0
-        gaps = self._load.gaps(now) if load_runs else Quantiles(src="load", exact=False, why=NO_LOAD)
+        gaps = self._load.gaps(now) if load_runs else self._gateway_gaps(now)
         bypassed = not load_runs and not inside and not broken_down.n and bool(engine.running.v or engine.ttft_s.n)
         if bypassed:
             broken_down = self._engine.own_breakdown(now) or broken_down

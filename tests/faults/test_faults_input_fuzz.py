@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from loadgen.arrivals import parse_arrivals
+from loadgen.histogram import Histogram
 from loadgen.sse import Events, error_text, understand
 from server.commands import command_decoder
 from server.compare.arm import parse_arm, parse_arms
@@ -100,7 +101,7 @@ def _command(data: bytes) -> None:
 
 
 def _scanned(data: bytes) -> None:
-    EventScanner(strip_usage=True).feed(b"data: " + data.replace(b"\n", b"") + b"\n\n", 1.0)
+    EventScanner(strip_usage=True, gaps=Histogram()).feed(b"data: " + data.replace(b"\n", b"") + b"\n\n", 1.0)
 
 
 PARSERS: dict[str, Callable[[bytes], object]] = {
@@ -144,7 +145,7 @@ def test_a_stream_of_events_is_the_same_however_it_is_cut(pieces: list[bytes]) -
 @MANY
 @given(PIECES)
 def test_a_relayed_stream_keeps_its_bytes_however_it_is_cut(pieces: list[bytes]) -> None:
-    scanner = EventScanner(strip_usage=False)
+    scanner = EventScanner(strip_usage=False, gaps=Histogram())
     passed = b"".join(scanner.feed(piece, 1.0) for piece in pieces)
     assert b"".join(pieces).startswith(passed)
 

@@ -8,6 +8,7 @@ from gateway_fakes import DONE, ROLE, STREAM, USAGE, event, token
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadgen.histogram import Histogram
 from server.gateway.sse import MAX_EVENT_BYTES, EventScanner, Told, read_body
 
 TEXTS = ['say "finish_reason":"stop"', 'data: {"error": 1}', "[DONE]", "\n\n", "é€", '{"usage":{}}', "plain"]
@@ -15,7 +16,7 @@ TEXTS = ['say "finish_reason":"stop"', 'data: {"error": 1}', "[DONE]", "\n\n", "
 
 def feed(parts: list[bytes], *, strip_usage: bool = True) -> tuple[EventScanner, bytes]:
     """Each part is a read, at 1, 2, 3 .. seconds."""
-    scanner = EventScanner(strip_usage=strip_usage)
+    scanner = EventScanner(strip_usage=strip_usage, gaps=Histogram())
     out = [scanner.feed(part, at) for at, part in enumerate(parts, start=1)]
     return scanner, b"".join([*out, scanner.flush(len(parts))])
 
@@ -46,6 +47,20 @@ def test_tokens_are_stamped_by_the_read_that_brought_them() -> None:
     scanner, _ = feed(STREAM)
     # 1 role, 2 and 3 text, 4 the empty finish, 5 usage, 6 done
     assert (scanner.first_token, scanner.last_token) == (2, 3)
+
+
+def test_gaps_between_tokens_are_kept_but_for_one_in_which_reading_stood_still() -> None:
+    gaps = Histogram()
+    scanner = EventScanner(strip_usage=False, gaps=gaps)
+    for at, data in ((1.0, ROLE), (2.0, token("a")), (2.5, token("b")), (3.5, token("c") + token("d"))):
+        scanner.feed(data, at)
+    assert (gaps.n, gaps.total, gaps.largest) == (3, 1.5, 1.0)
+    scanner.paused = True
+    scanner.feed(token("e"), 60.0)
+    scanner.feed(token("f"), 60.5)
+    taken = gaps.take()
+    assert (taken.n, taken.total, taken.largest) == (4, 2.0, 1.0)
+    assert (gaps.n, gaps.counts) == (0, {})
 
 
 def test_reasoning_tools_and_completions_are_tokens() -> None:
@@ -82,7 +97,7 @@ def test_usage_beside_choices_is_kept() -> None:
 
 
 def test_an_endless_event_is_passed_on_rather_than_kept() -> None:
-    scanner = EventScanner(strip_usage=True)
+    scanner = EventScanner(strip_usage=True, gaps=Histogram())
     flood = b"data: " + b"x" * MAX_EVENT_BYTES
     assert scanner.feed(flood, 1.0) == flood
 

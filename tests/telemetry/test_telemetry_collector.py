@@ -17,7 +17,7 @@ from loadgen.histogram import Histogram
 from loadgen.profile import Profile
 from loadgen.records import Behaviour, IntervalRecord, RequestRecord
 from loadgen.slo import INTERACTIVE
-from server.gateway.records import GatewayRecord
+from server.gateway.records import GapRecord, GatewayRecord
 from server.telemetry.collector import Collector, Facts
 from server.telemetry.gpu import GpuReader
 from server.telemetry.join import STAGES, EngineTimes
@@ -392,9 +392,14 @@ async def test_clients_that_are_not_ours_are_seen_from_the_gateway() -> None:
             record, _, times = request(i, clock.now - 2.97)
             collector.on_engine_times(times)
             collector.on_gateway(record)
+            gaps = Histogram()
+            gaps.add(0.02)
+            collector.on_gaps(GapRecord(at=clock.now, gaps=gaps))
             found = collector.snapshot(FACTS, clock.now, 0.0)
             clock.now += 0.5
     assert found.people.mode == "none"
+    assert (found.feel.gap_s.src, found.feel.gap_s.n) == ("gateway", 30)
+    assert found.feel.gap_s.p50 == pytest.approx(0.02, rel=0.01)
     assert found.people.in_flight.v is None
     assert found.feel.ttft_s.src == "gateway"
     assert found.feel.ttft_s.n == 30
