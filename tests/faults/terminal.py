@@ -70,9 +70,13 @@ class Terminal:
             data = os.read(self.fd, 65536)
         except OSError:
             return False
+        self.feed(data)
+        return bool(data)
+
+    def feed(self, data: bytes) -> None:
+        """What the child wrote."""
         self.raw += data
         self._stream.feed(_UNKNOWN.sub(b"", data))
-        return bool(data)
 
     @property
     def text(self) -> str:
