@@ -241,7 +241,9 @@ def main() -> None:
     parser.add_argument("--tools", type=Path, default=Path("TOOLS"))
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--keys", type=int, default=P99_NEEDS // 2, help="presses a round")
+    parser.add_argument(
+        "--keys", type=int, default=P99_NEEDS // 2, help="presses a round; a fifth of them for the peers"
+    )
     parser.add_argument("--size", default="160x48")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -252,7 +254,8 @@ def main() -> None:
         order = tools(options.tools, client.snapshot().engine.url)
         for tool in order if turn % 2 == 0 else order[::-1]:
             load = load_of(client.snapshot())
-            cost = measure(tool, cells, rows, options.seconds, options.keys, load, turn)
+            keys = options.keys if tool is order[0] else options.keys // 5
+            cost = measure(tool, cells, rows, options.seconds, keys, load, turn)
             print(
                 f"{turn + 1} {tool.name:<12} {cost.cpu_share * 100:5.1f} % {cost.rss_mb:5.0f} MB "
                 f"{cost.bytes_per_s / 1024:6.1f} KiB/s under {load}",
