@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import cached_property
+from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Literal
 
-import httpx
 import msgspec
 
 from console.sources.base import SourceGoneError
+from console.sources.unix import BrokenError, Response, asked
 from server.commands import PAST, Answer, Command
 from server.telemetry.snapshot import SCHEMA_VERSION, JoinedRequest, Snapshot, snapshot_decoder
 
@@ -40,24 +41,15 @@ class LiveSource:
         self.behind = 0
         self._socket = socket
 
-    @cached_property
-    def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(self._socket), verify=False),  # no TLS on a Unix socket
-            base_url="http://stack",
-            timeout=httpx.Timeout(SILENCE_S, connect=2.0),
-            trust_env=False,
-        )
-
     async def snapshots(self) -> AsyncIterator[Snapshot]:
         """The history, then one snapshot a tick. Raises SourceGoneError when it breaks off."""
         try:
-            async with self._client.stream("GET", "/v1/snapshots", params={"history": self.history}) as response:
-                if response.status_code != httpx.codes.OK:
-                    raise SourceGoneError(f"the stack answered {response.status_code}")
-                self.behind = _number(response.headers.get(PAST, ""))
+            async with self._asked("GET", f"/v1/snapshots?history={self.history}") as response:
+                if response.status != HTTPStatus.OK:
+                    raise SourceGoneError(f"the stack answered {response.status}")
+                self.behind = _number(response.fields.get(PAST, ""))
                 pending = bytearray()
-                async for chunk in response.aiter_raw():
+                async for chunk in response.chunks():
                     pending += chunk
                     *lines, rest = pending.split(b"\n")
                     pending = bytearray(rest)
@@ -67,39 +59,43 @@ class LiveSource:
                         if line.strip():
                             self.behind = max(0, self.behind - 1)
                             yield decode(bytes(line))
-        except httpx.HTTPError as error:
-            raise SourceGoneError(_clause(error)) from error
+        except BrokenError as error:
+            raise SourceGoneError(str(error)) from error
         raise SourceGoneError("the stack closed the connection")
+
+    def _asked(self, method: str, target: str, body: bytes = b"") -> AbstractAsyncContextManager[Response]:
+        return asked(self._socket, method, target, silence_s=SILENCE_S, body=body)
 
     async def requests(self, since: float, until: float, limit: int) -> list[JoinedRequest]:
         """What is new. Raises SourceGoneError."""
         del until  # what is live has no future
         try:
-            response = await self._client.get("/v1/requests", params={"limit": limit, "since": since})
-            if response.status_code != httpx.codes.OK:
-                raise SourceGoneError(f"the stack answered {response.status_code}")
-            return _requests_decoder.decode(response.content)
-        except httpx.HTTPError as error:
-            raise SourceGoneError(_clause(error)) from error
+            async with self._asked("GET", f"/v1/requests?limit={limit}&since={since!r}") as response:
+                content = await response.read()
+            if response.status != HTTPStatus.OK:
+                raise SourceGoneError(f"the stack answered {response.status}")
+            return _requests_decoder.decode(content)
+        except BrokenError as error:
+            raise SourceGoneError(str(error)) from error
         except msgspec.DecodeError as error:
             raise SourceGoneError(f"the stack sent something that is no list of requests ({error})") from error
 
     async def send(self, command: Command) -> Answer:
         """POST one command."""
         try:
-            response = await self._client.post("/v1/commands", content=msgspec.json.encode(command))
-            return msgspec.json.decode(response.content, type=Answer)
-        except httpx.HTTPError as error:
-            return Answer(False, f"The stack did not take it: {_clause(error)}.")
+            async with self._asked("POST", "/v1/commands", msgspec.json.encode(command)) as response:
+                content = await response.read()
+            return msgspec.json.decode(content, type=Answer)
+        except BrokenError as error:
+            return Answer(False, f"The stack did not take it: {error}.")
         except msgspec.DecodeError:
-            return Answer(False, f"The stack answered {response.status_code}, and not in a form this console reads.")
+            return Answer(False, f"The stack answered {response.status}, and not in a form this console reads.")
 
     def hold(self, still: bool) -> None:
         """Nothing: collecting goes on."""
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
+        """Nothing stays open."""
 
 
 def decode(line: bytes) -> Snapshot:
@@ -125,11 +121,3 @@ def _number(text: str) -> int:
 
 def _other_version(version: int) -> str:
     return f"the stack speaks snapshot version {version}, this console {SCHEMA_VERSION}: restart the stack or update the console"
-
-
-def _clause(error: httpx.HTTPError) -> str:
-    if isinstance(error, httpx.ConnectError):
-        return "no stack answers on the socket"
-    if isinstance(error, httpx.TimeoutException):
-        return "the stack fell silent"
-    return "the connection broke off"
