@@ -155,8 +155,8 @@ def _nice(most: float) -> float:
     if most <= 0:
         return 0.25
     raw = most / 4
-    power = 10 ** math.floor(math.log10(raw))
-    return power * next(step for step in (1, 2, 2.5, 5, 10) if step * power >= raw * 0.999)
+    power = 10.0 ** math.floor(math.log10(raw))
+    return power * next(float(step) for step in (1, 2, 2.5, 5, 10) if step * power >= raw * 0.999)
 
 
 def _step_down(v: float) -> float:

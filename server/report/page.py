@@ -18,6 +18,8 @@ from server.report.rows import Run
 from server.report.sections import GOOD_SHARE
 from server.report.text import ABSENT, clean, count, digits, seconds, share, whole
 
+WORDY = 30
+"""A cell with more characters than this is a sentence, not a figure."""
 STAGE_ARROW = {
     "connect": 0,
     "accept": 1,
@@ -145,10 +147,10 @@ def html_of(lines: Sequence[str]) -> str:
 
 
 def _classed(tokens: list[Token]) -> list[Token]:
-    for token in tokens:
+    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
         style = token.attrs.pop("style", None)
         if style is not None and "right" in str(style):
-            token.attrs["class"] = "num"
+            token.attrs["class"] = "num" if after is None or len(after.content) <= WORDY else "words"
         if token.type == "th_open":
             token.attrs["scope"] = "col"
     return tokens

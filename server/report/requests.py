@@ -19,7 +19,7 @@ from server.report.sums import MOST_KEYS
 
 SUFFIX = ".requests.jsonl"
 """A recording's requests lie in a file of its name and this."""
-_FIGURE = re.compile(r"(?<!^HTTP )\d{2,}")
+_FIGURE = re.compile(r"(?<!HTTP )(?<!\d)\d{2,}")
 LINE_LIMIT = 1024 * 1024
 
 _decoder = msgspec.json.Decoder(RequestRecord)
