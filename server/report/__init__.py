@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,6 +138,16 @@ def source_of(path: Path) -> str:
 def report_of(path: Path, price: Price | None = None) -> str:
     """The Markdown of a recording; raises as `gathered`."""
     return markdown(gathered(path), source_of(path), price)
+
+
+def sentence(written: Sequence[str], homework: str | None = None) -> str:
+    """What was written, for a person."""
+    files = [path for path in written if path != homework]
+    said = f"Report written to {' and '.join(files)}" if files else ""
+    if homework is not None and homework in written:
+        filled = f"filled in {homework}"
+        said = f"{said}; {filled}" if said else f"{filled[:1].upper()}{filled[1:]}"
+    return f"{said}." if said else "There was nothing to write."
 
 
 def file_name(wall: float) -> str:

@@ -370,7 +370,9 @@ def capacity_curve(progress: Progress, slug: str) -> str:
         over = [f"{10 * x(p.people):.1f},{y(p.high):.1f}" for p in curve]
         under = [f"{10 * x(p.people):.1f},{y(p.low):.1f}" for p in reversed(curve)]
         line = [f"{10 * x(p.people):.1f},{y(p.share):.1f}" for p in curve]
-        inner = f'<path class="band c0" d="M{"L".join([*over, *under])}Z"/><path class="line c0" d="M{"L".join(line)}"/>'
+        inner = (
+            f'<path class="band c0" d="M{"L".join([*over, *under])}Z"/><path class="line c0" d="M{"L".join(line)}"/>'
+        )
     answer = progress.answer
     best = progress.best if answer is None else answer.best
     band = (progress.low, progress.high) if answer is None else (answer.low, answer.high)
@@ -413,5 +415,6 @@ def capacity_curve(progress: Progress, slug: str) -> str:
         f'<svg class="plot" role="img" aria-labelledby="{slug}-t {slug}-d" width="100%" height="{height}">'
         f'<title id="{slug}-t">{title}</title><desc id="{slug}-d">{escape(says)}</desc>{grid}{zone}'
         f'<svg width="100%" height="{height}" viewBox="0 0 {WIDE} {height}" preserveAspectRatio="none">{inner}</svg>'
-        f'{dots}{"".join(foot)}</svg></div><p class="says">People on a logarithmic scale; figures in the table below.</p></figure>'
+        f"{dots}{''.join(foot)}</svg></div>"
+        '<p class="says">People on a logarithmic scale; figures in the table below.</p></figure>'
     )

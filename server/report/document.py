@@ -121,7 +121,9 @@ def document(run: Run, source: str, price: Price | None = None) -> dict[str, Any
             "command": sections.arguments(engine.argv or run.last.engine.argv) or None,
         },
         "settings": {
-            name.lower().replace(" ", "_").replace("-", "_"): [_number(v) if name in NUMBERS else clean(v) for v in values]
+            name.lower().replace(" ", "_").replace("-", "_"): [
+                _number(v) if name in NUMBERS else clean(v) for v in values
+            ]
             for name, values in tally.settings.items()
         },
         "slo": {"name": run.slo.name, "ttft_s": run.slo.ttft_s, "tpot_s": run.slo.tpot_s},

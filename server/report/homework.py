@@ -95,7 +95,7 @@ def predictions(text: str) -> list[Prediction]:
 
 def _found(lines: Sequence[str]) -> list[Prediction]:
     found: dict[tuple[int, str], Prediction] = {}
-    by_place = {(asked.section, asked.kind): asked for asked in QUESTIONS}
+    by_place: dict[tuple[int, str], Asked] = {(asked.section, asked.kind): asked for asked in QUESTIONS}
     section, kind = 0, ""
     fence = False
     at = 0
@@ -133,7 +133,9 @@ def _check(lines: Sequence[str]) -> None:
     if not marks:
         raise HomeworkError(f"it lacks the line `{MARK}`, so it is no homework; `spark-serve homework FILE` writes one")
     if int(marks[0][1]) != VERSION:
-        raise HomeworkError(f"it is a homework of version {marks[0][1]} and this spark-serve fills in version {VERSION}")
+        raise HomeworkError(
+            f"it is a homework of version {marks[0][1]} and this spark-serve fills in version {VERSION}"
+        )
 
 
 def filled(text: str, run: Run, report: str) -> str:
@@ -153,7 +155,7 @@ def filled(text: str, run: Run, report: str) -> str:
             f"**Compared:** {comparison(prediction.text, prediction.asked, measured)}",
         ]
         lines[prediction.after : prediction.after] = _block(told, newline)
-    told = ["# The run", "", _score(found, run), ""] + _lowered(report.rstrip("\n").split("\n"))
+    told = ["# The run", "", _score(found, run), "", *_lowered(report.rstrip("\n").split("\n"))]
     if lines and lines[-1]:
         lines[-1] += newline.removesuffix("\n")
         lines.append("")

@@ -124,9 +124,7 @@ def page(run: Run, source: str, price: Price | None = None) -> str:
             continue
         curve = capacity_curve(searches[part.slug], part.slug) if part.slug in searches else ""
         lines = _without_fences(part.lines) if curve else part.lines
-        body.append(
-            f"<section id='{part.slug}'><h2>{escape(part.title)}</h2>{curve}{html_of(lines)}</section>"
-        )
+        body.append(f"<section id='{part.slug}'><h2>{escape(part.title)}</h2>{curve}{html_of(lines)}</section>")
     style = (resources.files("server.report") / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
@@ -238,7 +236,9 @@ def _letters(events: Sequence[Mark]) -> str:
         f"<li><b>{escape(letter)}</b> {escape(text if len(text) <= 40 else f'{text[:38]} …')}</li>"
         for letter, text in seen.items()
     )
-    return f"<ul class='letters'>{words}</ul><p class='says'>The first event of each letter; all of them stand below.</p>"
+    return (
+        f"<ul class='letters'>{words}</ul><p class='says'>The first event of each letter; all of them stand below.</p>"
+    )
 
 
 __all__ = ["Section", "charts_of", "html_of", "page"]

@@ -229,9 +229,7 @@ QUESTIONS: tuple[Asked, ...] = (
     ),
     Asked(6, "fails", "How many percent of the requests are not good?", "%", _not_good),
     Asked(6, "measure", "How many seconds until the first token, for the median request?", "s", _ttft),
-    Asked(
-        7, "knee", "How many people can this setup serve before fewer than 95 % of requests are good?", "n", _knee
-    ),
+    Asked(7, "knee", "How many people can this setup serve before fewer than 95 % of requests are good?", "n", _knee),
 )
 
 
@@ -303,7 +301,8 @@ def _said(v: float, asked: Asked) -> str:
         return seconds(v)
     if asked.unit == "%":
         return share(v / 100)
-    return f"{digits(v)} people" if asked.kind == "knee" else digits(v)
+    text = count(v) if v == round(v) or v >= 100 else digits(v)
+    return f"{text} people" if asked.kind == "knee" else text
 
 
 def _range(guessed: Guess, asked: Asked) -> str:
@@ -313,7 +312,7 @@ def _range(guessed: Guess, asked: Asked) -> str:
 def _measured(measured: Measured, asked: Asked) -> str:
     assert measured.v is not None
     if measured.low is not None and measured.high is not None:
-        return f"{digits(measured.v)} ({whole(round(measured.low))}–{whole(round(measured.high))})"
+        return f"{count(measured.v)} ({whole(round(measured.low))}–{whole(round(measured.high))})"
     return _said(measured.v, asked).removesuffix(" people")
 
 

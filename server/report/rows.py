@@ -11,8 +11,8 @@ from server.report.requests import Requests
 from server.report.series import Windowed
 from server.report.stretches import Stretch
 from server.report.tally import Tally
-from server.report.timeline import Timeline
 from server.report.text import ABSENT, count, offset, seconds, share, table
+from server.report.timeline import Timeline
 from server.telemetry.snapshot import Snapshot
 
 Text = Callable[[float | None], str]

@@ -95,7 +95,7 @@ class Timeline:
         for bins in self._bins.values():
             bins.halve()
         words = self._words
-        self._words = [_worst(*(words[at : at + 2] + [None])[:2]) for at in range(0, len(words), 2)]
+        self._words = [_worst(*words[at : at + 2]) for at in range(0, len(words), 2)]
 
     def bins(self, name: str) -> list[Bin | None]:
         """One figure in order of time; None for a bin in which it was not read."""
@@ -131,7 +131,7 @@ class Timeline:
         return spans
 
 
-def _worst(one: int | None, other: int | None) -> int | None:
+def _worst(one: int | None, other: int | None = None) -> int | None:
     known = [rank for rank in (one, other) if rank is not None]
     return min(known, default=None)
 
