@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
 from pathlib import Path
@@ -34,7 +35,7 @@ def v(snapshot: dict[str, Any], *names: str) -> float | None:
 def summed(rate: tuple[str, ...], run: list[dict[str, Any]]) -> float:
     """A rate over time."""
     total = 0.0
-    for before, now in zip(run, run[1:], strict=False):
+    for before, now in itertools.pairwise(run):
         dt = now["at"] - before["at"]
         total += (v(now, *rate) or 0.0) * dt if dt <= 5 else 0.0
     return total

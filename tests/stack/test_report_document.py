@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import statistics
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_the_h100s_requests_and_gpu(h100: dict[str, Any], h100_raw: list[dict[st
     assert found["readings"] == len(tensor)
     joules = sum(
         b["gpus"][0]["power_w"]["v"] * (b["at"] - a["at"])
-        for a, b in zip(h100_raw, h100_raw[1:], strict=False)
+        for a, b in itertools.pairwise(h100_raw)
         if v(b, "engine", "running")
     )
     made = h100["cost"]["made"]

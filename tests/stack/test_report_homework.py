@@ -127,11 +127,22 @@ def test_windows_line_ends_stay(run: Run, told: str) -> None:
     found = filled(text, run, told)
     assert emptied(found) == text
     assert "\n" not in found.replace("\r\n", "")
-    assert filled(found.replace("\r\n", "\n"), run, told) == filled(answered("3 ms"), run, told), "another editor's ends"
+    assert filled(found.replace("\r\n", "\n"), run, told) == filled(answered("3 ms"), run, told), (
+        "another editor's ends"
+    )
 
 
-KNOWN = [*blank().split("\n"), "```", "prediction: 5", MARK, "<!-- spark-serve end -->", "<!-- spark-serve wrote 000000000000 -->"]
-LINES = st.one_of(st.sampled_from(KNOWN), st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=40))
+KNOWN = [
+    *blank().split("\n"),
+    "```",
+    "prediction: 5",
+    MARK,
+    "<!-- spark-serve end -->",
+    "<!-- spark-serve wrote 000000000000 -->",
+]
+LINES = st.one_of(
+    st.sampled_from(KNOWN), st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=40)
+)
 
 
 @given(st.lists(LINES, max_size=30), st.booleans())
@@ -216,6 +227,7 @@ def test_what_an_editor_saves_in_the_meantime_is_filled_in(
         (b"x" * (4 * 1024 * 1024 + 1), "over 4 MiB"),
         (None, "No such file"),
     ],
+    ids=["nothing", "notes", "of another version", "too long", "not there"],
 )
 def test_what_is_no_homework_is_refused_in_a_sentence(tmp_path: Path, data: bytes | None, why: str) -> None:
     path = tmp_path / "log.md"

@@ -21,7 +21,7 @@ from server.report import gather, gathered, source_of
 from server.report.charts import over_time
 from server.report.cost import price
 from server.report.page import charts_of, html_of, page
-from server.telemetry.recording import Recorder, read
+from server.telemetry.recording import read
 from server.telemetry.snapshot import Engine, Event, Gpu, People, Queue, Snapshot, Value, Verdict
 from tests.browser import chromium
 
@@ -161,7 +161,9 @@ def test_a_line_has_the_values_in_order() -> None:
     assert "c0" not in drawn, "nobody counted people"
 
 
-NASTY = "</script></title></svg><script>alert(1)</script><img src=x onerror=y>\"'&amp; [a](javascript:b) \x1b]52;c;x\x07 |"
+NASTY = (
+    "</script></title></svg><script>alert(1)</script><img src=x onerror=y>\"'&amp; [a](javascript:b) \x1b]52;c;x\x07 |"
+)
 
 
 def test_words_of_others_stay_words() -> None:
@@ -207,9 +209,15 @@ def searched() -> Progress:
         Block(people=p, phase=phase, begin_s=1.0, seconds=30.0, good=good, due=100, tokens_per_s=1000.0)  # type: ignore[arg-type]
         for p, good, phase in ((8, 100, "double"), (64, 97, "double"), (256, 60, "double"), (70, 96, "confirm"))
     ]
-    curve = [Point(people=p, share=s, low=s - 0.1, high=min(1.0, s + 0.02)) for p, s in ((8, 1.0), (64, 0.96), (256, 0.6))]
-    answer = Answer(resolved=True, best=80.0, low=70.0, high=92.0, safe=70, clear_break=256, limit="TTFT", sentence="80.")
-    return Progress(question=QUESTION, phase="done", people=80, blocks=blocks, curve=curve, elapsed_s=90.0, answer=answer)
+    curve = [
+        Point(people=p, share=s, low=s - 0.1, high=min(1.0, s + 0.02)) for p, s in ((8, 1.0), (64, 0.96), (256, 0.6))
+    ]
+    answer = Answer(
+        resolved=True, best=80.0, low=70.0, high=92.0, safe=70, clear_break=256, limit="TTFT", sentence="80."
+    )
+    return Progress(
+        question=QUESTION, phase="done", people=80, blocks=blocks, curve=curve, elapsed_s=90.0, answer=answer
+    )
 
 
 def test_a_capacity_search_has_its_curve() -> None:
@@ -236,7 +244,9 @@ def test_an_hour_is_under_a_megabyte() -> None:
         gpu = Gpu(index=0, sm_active=Value(v=wave), tensor=Value(v=wave / 2), dram=Value(v=1 - wave), busy=Value(v=1.0))
         engine = Engine(phase="ready", running=Value(v=64 * wave), generation_tokens_per_s=Value(v=4000 * wave))
         word = ("GOOD", "BROKEN", "BENDING")[tick // 40 % 3]
-        events = [Event(at=10.0 + tick, wall=1e9, kind="marker", text=f"note {tick}", mark="m")] if tick % 20 == 0 else []
+        events = (
+            [Event(at=10.0 + tick, wall=1e9, kind="marker", text=f"note {tick}", mark="m")] if tick % 20 == 0 else []
+        )
         return Snapshot(
             seq=tick,
             at=10.0 + tick,
