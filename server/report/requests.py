@@ -20,6 +20,8 @@ from server.report.sums import MOST_KEYS
 SUFFIX = ".requests.jsonl"
 """A recording's requests lie in a file of its name and this."""
 _FIGURE = re.compile(r"(?<!HTTP )(?<!\d)\d{2,}")
+ALIKE = 80
+"""Reasons that begin so far alike, figures aside, are one: their ends are often cut."""
 LINE_LIMIT = 1024 * 1024
 
 _decoder = msgspec.json.Decoder(RequestRecord)
@@ -57,7 +59,7 @@ class Requests:
         self.n = 0
         self.outcomes: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
-        """Those that differ in their figures alone count under the first of them."""
+        """Those that are alike count under the first of them."""
         self._kinds: dict[str, str] = {}
         self.misses: Counter[str] = Counter()
         self.firsts = 0
@@ -82,7 +84,7 @@ class Requests:
         self.n += 1
         self.outcomes[record.outcome] += 1
         if record.reason:
-            kind = _FIGURE.sub("#", record.reason)
+            kind = _FIGURE.sub("#", record.reason)[:ALIKE]
             if kind in self._kinds or len(self._kinds) < MOST_KEYS:
                 self.reasons[self._kinds.setdefault(kind, record.reason)] += 1
         self.firsts += record.attempt == 1
