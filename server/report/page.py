@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
@@ -12,12 +13,16 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from server.report import Section, parts, picture, sections
-from server.report.charts import Chart, Line, Mark, capacity_curve, marks, over_time, stage_bars, verdict_strip
+from server.report.arrows import MOST_STARTS
+from server.report.charts import Chart, Line, Mark, marks, over_time
 from server.report.cost import Price
+from server.report.drawings import capacity_curve, cold_start, stage_bars, verdict_strip
 from server.report.rows import Run
 from server.report.sections import GOOD_SHARE
 from server.report.text import ABSENT, clean, count, digits, seconds, share, whole
 
+_TOGETHER = re.compile(r"(?<=\d) (?=\d{3}\b|%|(?:µs|ms|s|min|h)\b)")
+"""A figure and its unit stay on one line."""
 WORDY = 30
 """A cell with more characters than this is a sentence, not a figure."""
 STAGE_ARROW = {
@@ -123,8 +128,11 @@ def page(run: Run, source: str, price: Price | None = None) -> str:
         if part.slug == "picture":
             continue
         curve = capacity_curve(searches[part.slug], part.slug) if part.slug in searches else ""
+        drawn_starts = _starts(run) if part.slug == "arrow-4" else ""
         lines = _without_fences(part.lines) if curve else part.lines
-        body.append(f"<section id='{part.slug}'><h2>{escape(part.title)}</h2>{curve}{html_of(lines)}</section>")
+        body.append(
+            f"<section id='{part.slug}'><h2>{escape(part.title)}</h2>{curve}{html_of(lines)}{drawn_starts}</section>"
+        )
     style = (resources.files("server.report") / "page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
@@ -141,7 +149,8 @@ def html_of(lines: Sequence[str]) -> str:
     """Our own Markdown as HTML. Raw HTML in it stays text; what would need a style of its own has a class instead."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link", "autolink"])
     tokens = parser.parse("\n".join(lines))
-    return _scrolled(str(parser.renderer.render(_classed(tokens), parser.options, {})))
+    html = str(parser.renderer.render(_classed(tokens), parser.options, {}))
+    return _scrolled(_TOGETHER.sub("\u00a0", html))
 
 
 def _classed(tokens: list[Token]) -> list[Token]:
@@ -223,6 +232,14 @@ def _picture(run: Run) -> str:
         )
     bars = stage_bars(stages, e2e_s, run.tally.stages.n, hot) if stages and e2e_s else ""
     return f"<section id='picture'><h2>The picture</h2><ol class='picture'>{''.join(cells)}</ol>{bars}</section>"
+
+
+def _starts(run: Run) -> str:
+    """The cold starts that ended within the run, the latest ones, side by side and to one scale."""
+    seen = [(at, start) for at, start in run.tally.starts.values() if at > run.tally.begin][-MOST_STARTS:]
+    longest_s = max((start.elapsed_s for _, start in seen), default=0.0)
+    drawn = [cold_start(start, run.at(at), number, longest_s) for number, (at, start) in enumerate(seen, 1)]
+    return f"<div class='charts'>{''.join(drawn)}</div>" if any(drawn) else ""
 
 
 def _letters(events: Sequence[Mark]) -> str:

@@ -119,6 +119,9 @@ def test_a_chart_can_be_read_without_seeing_it(pages: dict[str, str], name: str)
     figures = re.findall(r"<figure.*?</figure>", pages[name], re.DOTALL)
     assert len(figures) >= 7
     for figure in figures:
+        if "id='start-" in figure:
+            assert "<th scope='row'>first token</th><td>" in figure, "a table, whose bars are decoration"
+            continue
         assert re.search(r'role="img" aria-labelledby="(\S+) (\S+)"', figure)
         assert re.search(r"<title id=[^>]+>[^<]{5,}</title>", figure)
         assert re.search(r"<desc id=[^>]+>[^<]{10,}</desc>", figure)
@@ -236,6 +239,16 @@ def test_a_capacity_search_has_its_curve() -> None:
     assert float(zone[1]) < float(best[1]) < float(zone[1]) + float(zone[2])
     # 1 000 tokens a second for $3.6 an hour: $1 a million
     assert "a million tokens made cost $1.00" in text
+
+
+def test_cold_starts_are_drawn_to_one_scale(pages: dict[str, str]) -> None:
+    starts = re.findall(r"<figure class='chart' id='start-\d'>.*?</figure>", pages["h100"], re.DOTALL)
+    assert len(starts) == 2
+    bars = [[(float(x), float(w)) for x, w in re.findall(r'x="([\d.]+)%" width="([\d.]+)%"', s)] for s in starts]
+    ends = [max(x + w for x, w in of) for of in bars]
+    assert ends[0] == pytest.approx(100, abs=2)
+    assert ends[1] == pytest.approx(100 * 48.7 / 67.9, abs=2)
+    assert "start-1" not in pages["cpu"]
 
 
 def test_an_hour_is_under_a_megabyte() -> None:
