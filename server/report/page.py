@@ -155,9 +155,11 @@ def html_of(lines: Sequence[str]) -> str:
 
 def _classed(tokens: list[Token]) -> list[Token]:
     for token, after in zip(tokens, [*tokens[1:], None], strict=True):
-        style = token.attrs.pop("style", None)
-        if style is not None and "right" in str(style):
-            token.attrs["class"] = "num" if after is None or len(after.content) <= WORDY else "words"
+        style = str(token.attrs.pop("style", ""))
+        if token.type == "td_open" and after is not None and len(after.content) > WORDY:
+            token.attrs["class"] = "words"
+        elif "right" in style:
+            token.attrs["class"] = "num"
         if token.type == "th_open":
             token.attrs["scope"] = "col"
     return tokens
