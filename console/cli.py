@@ -20,7 +20,7 @@ from typing import NoReturn, get_args
 import msgspec
 import psutil
 
-from console import compare_verb, fault_verb, load_verbs, request_verb
+from console import compare_verb, fault_verb, load_verbs, report_verb, request_verb
 from console.output import WIPE, printable
 from console.sources.base import Source
 from console.verb import UsageError, count, port, positive, seconds_or_off, send
@@ -131,6 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     console.add_argument("--once", action="store_true", help="print one frame of the running stack and exit")
     console.add_argument("--json", action="store_true", help="with --once: the whole snapshot as JSON")
     console.add_argument("--replay", metavar="FILE", type=Path, help="play a recording instead")
+    console.add_argument(
+        "--homework", metavar="FILE", type=Path, help="what key e also fills in; written blank where there is none"
+    )
     console.add_argument("--ephemeral", action="store_true", help="stop the stack when the console is left")
 
     up = verb("up", _up, "Bring the stack up in the background.")
@@ -171,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("-n", "--lines", type=count, default=40)
 
     load_verbs.add(verb)
+    report_verb.add(verb)
     compare_verb.add(verb)
     fault_verb.add(verb)
     request_verb.add(verb)
@@ -375,7 +379,12 @@ def _console(options: argparse.Namespace) -> int:
     client = StackClient(default_paths())
     if options.once:
         return _print_snapshot(client, options.json)
+    if options.homework is not None and options.replay is not None:
+        raise UsageError(
+            f"A replay fills in nothing: spark-serve report {options.replay} --homework {options.homework}"
+        )
     _check_terminal()
+    homework = None if options.homework is None else report_verb.named_homework(options.homework)
     if options.replay is not None:
         from console.sources.replay import ReplaySource
         from server.telemetry.recording import RecordingError, read
@@ -390,6 +399,8 @@ def _console(options: argparse.Namespace) -> int:
             print("spark-serve: a stack is running; opening it as it is (spark-serve down ends it).", file=sys.stderr)
     else:
         _bring_up(client, options)
+    if homework is not None:
+        client.send(homework)
     from console.sources.live import LiveSource
 
     return _open(LiveSource(client.paths.socket), client, ephemeral=options.ephemeral)

@@ -219,7 +219,7 @@ DEEDS: tuple[Deed, ...] = (
     Deed("freeze", "space", "space", "freeze", "Let the display stand still; collecting goes on"),
     Deed("marker", "m", "m", "mark", "Drop a marker with a note on the charts", "stack", rank=1),
     Deed("record", "r", "r", "record", "Start or stop a recording", "stack", rank=1),
-    Deed("report", "e", "e", "report", "Write request_log.md of what was seen", "stack", rank=1),
+    Deed("report", "e", "e", "report", "Write the report: request_log.md and a page with charts", "stack", rank=1),
     Deed("show_screen('flow')", "1", "1", "flow", "The picture of the course, alive", rank=5),
     Deed(
         "show_screen('requests')",

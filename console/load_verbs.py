@@ -85,10 +85,6 @@ def add(verb: VerbMaker) -> None:
     load.add_argument("--json", action="store_true", help="print the summary as JSON")
     _asking(load)
 
-    report = verb("report", _report, "Write request_log.md: of a recording, or of what the running stack has seen.")
-    report.add_argument("file", metavar="RECORDING", type=Path, nargs="?")
-    report.add_argument("--out", type=Path, metavar="FILE", help="default: print, or a dated file of the running stack")
-
     capacity = verb("capacity", _capacity, "Search for how many people this setup serves before the experience bends.")
     capacity.add_argument("--careful", action="store_true", help="to +-10 %% instead of +-15 %%")
     capacity.add_argument(
@@ -466,22 +462,4 @@ def _compare_searches(one: Path, other: Path) -> int:
         print("\n".join(results.compare(results.load(one), results.load(other))))
     except results.ResultError as error:
         raise StackError(str(error)) from None
-    return 0
-
-
-def _report(options: argparse.Namespace) -> int:
-    from server import report
-    from server.telemetry.recording import RecordingError
-
-    if options.file is None:
-        return send(commands.Report(str(options.out.resolve()) if options.out else None))
-    try:
-        text = report.report_of(options.file)
-    except (RecordingError, report.ReportError) as error:
-        raise StackError(str(error)) from None
-    if options.out is None:
-        print(text, end="")
-    else:
-        _write(options.out, text.rstrip("\n").encode())
-        print(f"Report written to {options.out}.")
     return 0

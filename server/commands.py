@@ -179,7 +179,20 @@ class Down(msgspec.Struct, frozen=True, tag_field="command", tag="down"):
 
 
 class Report(msgspec.Struct, frozen=True, tag_field="command", tag="report"):
-    """Write `request_log.md` of what this stack has seen into `path` (None = a dated file in the state folder)."""
+    """Write the report of what this stack has seen into `path`. None: dated files in the state folder, Markdown and HTML
+    unless `formats` says otherwise, and into the homework that was named."""
+
+    path: str | None = None
+    formats: list[str] = []
+    """Of `server.report.order.FORMATS`. With a path the first one goes there and the others beside it; none: Markdown."""
+    gpu_hour_price: float | None = None
+    currency: str = ""
+    homework: str | None = None
+    """A homework to fill in."""
+
+
+class Homework(msgspec.Struct, frozen=True, tag_field="command", tag="homework"):
+    """From now on a report without a path also fills in this homework. None: no longer."""
 
     path: str | None = None
 
@@ -206,6 +219,7 @@ Command = (
     | Marker
     | Record
     | Report
+    | Homework
     | Drive
     | Down
 )

@@ -22,8 +22,8 @@ import psutil
 from loadgen import records as load
 from loadgen.capacity import Progress
 from loadgen.slo import PRESETS
-from server import commands, leftovers, report, results
-from server.child import KeptChild, piped
+from server import commands, leftovers, report, reporting, results
+from server.child import KeptChild
 from server.commands import Answer, Command
 from server.compare.runner import Comparer
 from server.config import Paths, SettingError, StackSettings
@@ -128,6 +128,8 @@ class Stack:
         self._budget_told: int | None = None
         """The KV cache's size that the gateway knows of."""
         self._recorder: Recorder | None = None
+        self._homework: str | None = None
+        """What a report without a path also fills in."""
         self._seq = 0
         self._engine: Lifecycle
         self._restarting: asyncio.Task[None] | None = None
@@ -508,6 +510,9 @@ class Stack:
             return self._restart(command)
         if isinstance(command, commands.Report):
             return await self._report(command)
+        if isinstance(command, commands.Homework):
+            self._homework = command.path
+            return Answer(ok=True, message=f"A report fills in {command.path}." if command.path else "No homework.")
         if isinstance(command, commands.Unfault):
             return self._marked(await self._faults.stop(command.name))
         if not self._driving:
@@ -552,24 +557,19 @@ class Stack:
 
     async def _report(self, command: commands.Report) -> Answer:
         """Of the recording that runs, else of the last minutes."""
-        path = Path(command.path) if command.path else self.paths.reports / report.file_name(time.time())
-        argv, lines = [sys.executable, "-m", "server.report"], b""
+        recorded, lines = None, b""
         if self._recorder is not None:
             self._recorder.flush()
-            argv.append(str(self._recorder.path))
+            recorded = self._recorder.path
         else:
             lines = b"".join(self._feed.history(10_000))
-        code, text, error = await piped(argv, lines)
         try:
-            if code:
-                raise report.ReportError(
-                    error.decode(errors="replace").strip() or f"its process ended with code {code}"
-                )
-            path.touch(mode=0o600)
-            path.write_bytes(text)
+            order = reporting.order_of(
+                command, folder=self.paths.reports, wall=time.time(), recording=recorded, homework=self._homework
+            )
+            return Answer(ok=True, message=await reporting.write(order, lines))
         except (OSError, report.ReportError) as failure:
             return Answer(ok=False, message=f"There is no report: {failure}")
-        return Answer(ok=True, message=f"Report written to {path}.")
 
     def _limits(self, command: commands.Limits) -> Answer:
         if command.max_in_flight is not None and command.max_in_flight < 1:

@@ -233,7 +233,7 @@ def tokens(run: Run) -> list[str]:
     fluid = requests.fluidity if requests is not None else _median(tally, "fluidity")
     said = [f"{digits(requests.tokens_per_s)} tokens/s over the whole run"] if requests is not None else []
     said += [f"{share(fluid)} of the token deadlines were met"] if fluid is not None else []
-    lines += [f"**Measured:** {'; '.join(said)}".rstrip(), ""]
+    lines += [f"**Measured:** {'; '.join(said) or _pace(tally)}", ""]
     lines += windows(run, [("TTFT", "ttft"), ("TPOT", "tpot"), ("gap between events", "gap"), ("end to end", "e2e")])
     client, server = tally.windows["ttft"], tally.windows["server ttft"]
     if client.mean is not None and server.mean is not None:
@@ -254,6 +254,11 @@ def _median(tally: Tally, name: str) -> float | None:
 
 def _two(v: float | None) -> str:
     return digits(v, 2)
+
+
+def _pace(tally: Tally) -> str:
+    made = digits(tally.tokens or None)
+    return f"about {made} tokens made, at a median of {digits(_median(tally, 'tokens'))} a second"
 
 
 def _known(tally: Tally, name: str) -> bool:

@@ -16,17 +16,22 @@ State = Literal["off", "unknown", "held"]
 Found = tuple[State, str]
 
 
+def found(run: Run) -> list[Found]:
+    """Every check, whether it held, and a sentence."""
+    checks = (_little, _unattributed, _arrivals, _tokens, _void, _sources, _holes, _left_out)
+    return [one for check in checks for one in check(run)]
+
+
 def section(run: Run) -> list[str]:
     """Three lists as lines of Markdown."""
-    found: dict[State, list[str]] = {"off": [], "unknown": [], "held": []}
-    for part in (_little, _unattributed, _arrivals, _tokens, _void, _sources, _holes, _left_out):
-        for state, text in part(run):
-            found[state].append(f"- {text}")
-    lines = found["off"] or ["Nothing that was checked."]
-    if found["unknown"]:
-        lines += ["", "Could not be checked:", "", *found["unknown"]]
-    if found["held"]:
-        lines += ["", "Checked, and it held:", "", *found["held"]]
+    by_state: dict[State, list[str]] = {"off": [], "unknown": [], "held": []}
+    for state, text in found(run):
+        by_state[state].append(f"- {text}")
+    lines = by_state["off"] or ["Nothing that was checked."]
+    if by_state["unknown"]:
+        lines += ["", "Could not be checked:", "", *by_state["unknown"]]
+    if by_state["held"]:
+        lines += ["", "Checked, and it held:", "", *by_state["held"]]
     return [*lines, ""]
 
 

@@ -9,9 +9,9 @@ from server.report.text import ABSENT, count, digits, fenced, seconds, share, wh
 STAGE_WIDTH = 40
 
 
-def section(run: Run) -> list[str]:
-    """The arrows with a few figures under each, and where a mean request's time went."""
-    tally, stages = run.tally, run.tally.stages.means
+def columns(run: Run) -> list[tuple[str, str, str]]:
+    """The six arrows, each with its two figures: name, what is in it, what became of it."""
+    tally = run.tally
 
     def most(name: str) -> float | None:
         gauge = tally.gauges.get(name)
@@ -23,7 +23,7 @@ def section(run: Run) -> list[str]:
 
     slots = run.facts.engine.max_num_seqs.v
     ttft_s = tally.windows["ttft"].mean if run.requests is None else run.requests.ttft_s.mean
-    columns = [
+    return [
         (
             "people",
             f"{whole(most('people'))} at most",
@@ -47,10 +47,16 @@ def section(run: Run) -> list[str]:
             f"TTFT mean {seconds(ttft_s)}",
         ),
     ]
+
+
+def section(run: Run) -> list[str]:
+    """The arrows with a few figures under each, and where a mean request's time went."""
+    tally, stages = run.tally, run.tally.stages.means
+    named = columns(run)
     width = 18
-    head = "".join(f"{name} ".ljust(width - 2, "-") + "> " for name, *_ in columns[:-1]) + columns[-1][0]
+    head = "".join(f"{name} ".ljust(width - 2, "-") + "> " for name, *_ in named[:-1]) + named[-1][0]
     lines = [head]
-    lines += ["".join(column[row].ljust(width) for column in columns).rstrip() for row in (1, 2)]
+    lines += ["".join(column[row].ljust(width) for column in named).rstrip() for row in (1, 2)]
     if stages and (e2e_s := tally.stages.e2e_s):
         lines += ["", f"where a mean request's {seconds(e2e_s)} went (n={count(tally.stages.n)}):"]
         for name, mean_s in stages.items():

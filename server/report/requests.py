@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,9 @@ from server.report.sums import MOST_KEYS
 
 SUFFIX = ".requests.jsonl"
 """A recording's requests lie in a file of its name and this."""
+_FIGURE = re.compile(r"(?<!HTTP )(?<!\d)\d{2,}")
+ALIKE = 80
+"""Reasons that begin so far alike, figures aside, are one: their ends are often cut."""
 LINE_LIMIT = 1024 * 1024
 
 _decoder = msgspec.json.Decoder(RequestRecord)
@@ -55,12 +59,18 @@ class Requests:
         self.n = 0
         self.outcomes: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        """Those that are alike count under the first of them."""
+        self._kinds: dict[str, str] = {}
         self.misses: Counter[str] = Counter()
         self.firsts = 0
         self.left = 0
         self.wasted_tokens = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        self.good_tokens = 0
+        """Completion tokens of those that were good, as far as the server told."""
+        self.good_untold = 0
+        """Good ones of which it told no tokens."""
         self.clipped = 0
 
     def take(self, records: Iterable[RequestRecord]) -> Requests:
@@ -73,8 +83,10 @@ class Requests:
     def _take(self, record: RequestRecord) -> None:
         self.n += 1
         self.outcomes[record.outcome] += 1
-        if record.reason and (record.reason in self.reasons or len(self.reasons) < MOST_KEYS):
-            self.reasons[record.reason] += 1
+        if record.reason:
+            kind = _FIGURE.sub("#", record.reason)[:ALIKE]
+            if kind in self._kinds or len(self._kinds) < MOST_KEYS:
+                self.reasons[self._kinds.setdefault(kind, record.reason)] += 1
         self.firsts += record.attempt == 1
         self.clipped += record.clipped
         self.prompt_tokens += record.prompt_tokens or 0
@@ -84,7 +96,10 @@ class Requests:
             self.wasted_tokens += record.wasted_tokens
         which = max(0, bisect.bisect_right(self._cuts, record.scheduled) - 1)
         judged = judge(record, self._slo)
-        self._good[which] += judged == "good"
+        if judged == "good":
+            self._good[which] += 1
+            self.good_tokens += record.completion_tokens or 0
+            self.good_untold += record.completion_tokens is None
         self._due[which] += judged != "excluded"
         if (why := miss(record, self._slo)) is not None:
             self.misses[why] += 1

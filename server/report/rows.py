@@ -12,6 +12,7 @@ from server.report.series import Windowed
 from server.report.stretches import Stretch
 from server.report.tally import Tally
 from server.report.text import ABSENT, count, offset, seconds, share, table
+from server.report.timeline import Timeline
 from server.telemetry.snapshot import Snapshot
 
 Text = Callable[[float | None], str]
@@ -28,6 +29,7 @@ class Run:
     stretches: list[Stretch]
     requests: Requests | None
     """The single requests, where they were kept."""
+    timeline: Timeline
 
     def at(self, monotonic_s: float | None) -> str:
         """A moment, as an offset from the beginning."""

@@ -16,6 +16,10 @@ from server.telemetry.snapshot import Event
 
 MOST_STRETCHES = 40
 MOST_LIMITS = 5
+MIN_DUE = 20
+"""Requests that a judgement needs."""
+GOOD_SHARE = 0.95
+"""What the verdict calls GOOD."""
 _SECRET = re.compile(r"^--?[\w-]*(api[-_]key|token|secret|password)$", re.IGNORECASE)
 HIDDEN = "(hidden)"
 
@@ -54,6 +58,8 @@ def _summary(run: Run) -> list[str]:
         )
         judged = f"{count(run.good)} of {count(run.due)} judged{over} were good"
         lines.append(f"- {judged}: {share(run.good / run.due)} ({limits}).")
+    if (worst_stretch := _worst(run)) is not None:
+        lines.append(worst_stretch)
     if tally.stages.e2e_s:
         stages = {name: mean_s for name, mean_s in tally.stages.means.items() if name not in {"decode", "unattributed"}}
         worst = max(stages, key=lambda name: stages[name], default="")
@@ -72,6 +78,24 @@ def _summary(run: Run) -> list[str]:
         said = ", ".join(f"{md(word)} {seconds(round(s))}" for word, s in held[:MOST_LIMITS])
         lines.append(f"- What held it back: {said}.")
     return lines
+
+
+def _worst(run: Run) -> str | None:
+    """The stretch in which the fewest were good, if it fell short of the promise and the run had another one."""
+    judged = []
+    for index, stretch in enumerate(run.stretches):
+        good, due, p50 = stretch.good, stretch.due, stretch.ttft_p50_s
+        if run.requests is not None:
+            good, due, ttft_s = run.requests.stretch(index)
+            p50 = ttft_s.p50
+        if due >= MIN_DUE:
+            judged.append((good / due, due, p50, stretch))
+    if len(judged) < 2 or min(judged, key=lambda item: item[0])[0] >= GOOD_SHARE:
+        return None
+    reached, due, p50, stretch = min(judged, key=lambda item: item[0])
+    began = md("; ".join(stretch.began_with)) or "the beginning"
+    when = f"from {run.at(stretch.begin)} ({began}) for {seconds(round(stretch.seconds))}"
+    return f"- It was worst {when}: {share(reached)} of {count(due)} good, TTFT p50 {seconds(p50)}."
 
 
 def comparison(progress: CompareProgress) -> list[str]:
@@ -113,7 +137,7 @@ def stretches(run: Run) -> list[str]:
         "tensor",
         "HBM",
     )
-    return [*note, *table(columns, rows)]
+    return [*note, *table(columns, rows, left=2)]
 
 
 def _stretch(run: Run, stretch: Stretch, which: int) -> Sequence[str]:

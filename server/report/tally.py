@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from loadgen.capacity import Progress
 from server.compare.progress import CompareProgress
+from server.report.columns import engine_gpus, power_w
 from server.report.series import Gauge, Growth, Tiles, Windowed
 from server.report.stretches import Stretch, Stretches
 from server.report.sums import MOST_KEYS, WINDOW_S, Judged, LastSeen, LittleCheck, Outage, Stages, Times
@@ -101,6 +102,12 @@ class Tally:
         self.preemptions = 0.0
         self.work_s = 0.0
         """Seconds in which the engine had requests in its batch."""
+        self.energy_j = 0.0
+        """That the engine's GPUs took in those seconds, as far as they told."""
+        self.energy_s = 0.0
+        """For so many of those seconds they told."""
+        self.devices = 0
+        """GPUs that the engine used, at most."""
         self.settings: dict[str, list[str]] = {}
         """Values that a setting had, in order."""
         self.starts: dict[str, tuple[float, ColdStart]] = {}
@@ -196,6 +203,11 @@ class Tally:
         running = engine.running
         if self._usable(running, snapshot) and running.v:
             self.work_s += dt
+            self.devices = max(self.devices, len(engine_gpus(snapshot)))
+            watts, age_s = power_w(snapshot)
+            if watts is not None and age_s <= STALE_S:
+                self.energy_j += watts * dt
+                self.energy_s += dt
             for name, of in AT_WORK.items():
                 self._read(name, of(snapshot), snapshot)
             for gpu in snapshot.gpus:

@@ -33,13 +33,14 @@ def fenced(lines: Iterable[str]) -> list[str]:
     return ["```text", *(clean(line).replace("```", "'''") for line in lines), "```"]
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: bool = False) -> list[str]:
-    """A Markdown table, its first column to the left and the others to the right (`words`: to the left); nothing without
-    rows."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, words: bool = False, left: int = 1) -> list[str]:
+    """A Markdown table, its first `left` columns to the left and the others to the right (`words`: all to the left); nothing
+    without rows."""
     body = [f"| {' | '.join(row)} |" for row in rows]
     if not body:
         return []
-    return [f"| {' | '.join(head)} |", "|---|" + ("---|" if words else "---:|") * (len(head) - 1), *body, ""]
+    left = len(head) if words else left
+    return [f"| {' | '.join(head)} |", "|" + "---|" * left + "---:|" * (len(head) - left), *body, ""]
 
 
 def digits(v: float | None, most: int = 3) -> str:
