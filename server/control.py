@@ -16,7 +16,7 @@ import os
 import socket
 import struct
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
@@ -34,6 +34,10 @@ from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_encoder
 
 HISTORY_S = 300.0
 """How far back a console that attaches can look."""
+
+
+PIECE = 100
+"""Requests in one piece of an answer."""
 
 
 class Feed:
@@ -91,6 +95,16 @@ class Feed:
 
 
 Execute = Callable[[Command], Awaitable[Answer]]
+_encoder = msgspec.json.Encoder()
+
+
+async def in_pieces(items: Sequence[object]) -> AsyncIterator[bytes]:
+    """A JSON list: some thousand requests at once are megabytes that the process would keep."""
+    between = b"["
+    for begin in range(0, len(items), PIECE):
+        yield between + _encoder.encode(items[begin : begin + PIECE])[1:-1]
+        between = b","
+    yield b"]" if items else b"[]"
 
 
 def application(
@@ -122,7 +136,8 @@ def application(
             since = float(request.query_params.get("since", "-inf"))
         except ValueError:
             return answer(Answer(ok=False, message="`since` is a number of seconds."), 400)
-        return answer(requests(number(request, "limit", 200, 4000), since))
+        found = requests(number(request, "limit", 200, 4000), since)
+        return StreamingResponse(in_pieces(found), media_type="application/json")
 
     async def logs(request: Request) -> Response:
         child = request.query_params.get("child", "engine")

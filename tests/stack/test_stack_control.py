@@ -13,11 +13,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from server import commands
 from server.commands import Answer, Command
-from server.control import Feed, application, bind, serve
+from server.control import PIECE, Feed, application, bind, in_pieces, serve
 from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_decoder
 
 
@@ -164,6 +165,15 @@ async def test_tasks_are_counted_by_name(tmp_path: Path) -> None:
     async with served(tmp_path) as stack, stack.client() as http:
         tasks = (await http.get("/v1/tasks")).json()
         assert tasks["control"] == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, PIECE, PIECE + 1, 2 * PIECE + 50])
+async def test_a_list_in_pieces_is_one_list(count: int) -> None:
+    items = [JoinedRequest(request_id=f"r{n}", at=0.0) for n in range(count)]
+    pieces = [piece async for piece in in_pieces(items)]
+    found = msgspec.json.decode(b"".join(pieces), type=list[JoinedRequest])
+    assert [one.request_id for one in found] == [one.request_id for one in items]
+    assert len(pieces) == -(-count // PIECE) + 1
 
 
 async def test_requests_are_asked_for_by_what_is_new(tmp_path: Path) -> None:
