@@ -11,7 +11,7 @@ from console.ink import Line, Span, beside, fit, line, pick, text_width
 from console.panels.gpu import MBU_NOTE, MFU_NOTE, has_gpm, memory_name
 from console.panels.queue import blocked, limit_note, limit_words
 from console.view import View, figure, quantile_note
-from server.telemetry.snapshot import People, Queue, Snapshot, Value
+from server.telemetry.snapshot import Engine, People, Queue, Snapshot, Value
 
 Column = tuple[Line, Line, Line]
 
@@ -21,6 +21,17 @@ GLOW_AT_LEAST_SHARE = 0.05
 
 _WAITS = {"queue": 2, "front end": 1, "engine queue": 3, "prefill": 3}
 """Stage of the breakdown -> column of the strip."""
+
+
+LEADS_TO = (
+    "show_screen('load')",
+    "show_screen('requests')",
+    "policy",
+    "show_screen('engine')",
+    "show_screen('engine')",
+    "show_screen('requests')",
+)
+"""Where a click on a column goes: to what can be seen of it, or done about it."""
 
 
 def glowing(snapshot: Snapshot) -> tuple[int, str, float] | None:
@@ -58,6 +69,7 @@ def stages(view: View, cells: int, rows: int) -> list[Line]:
         hot = glow is not None and glow[0] == index
         block = [_title(title(snapshot, room), room, hot=hot, note=glow[1] if hot and glow else "", last=index == 5)]
         block += [fit(one, inner) for one in draw(snapshot, inner)]
+        block = [tuple(span._replace(action=LEADS_TO[index]) for span in one) for one in block]
         if spark_rows:
             values = view.history.cells(series, inner)
             top = _top(series, snapshot, values)
@@ -192,14 +204,19 @@ def _lost(lost: Value, unit: str, room: int) -> Line:
     )
 
 
+def queue_style(queue: Queue) -> str:
+    """Of the number that wait: none, some, or all that may."""
+    waiting, limit = fmt.known(queue.depth.v), fmt.known(queue.max_queue.v)
+    full = waiting is not None and limit is not None and limit > 0 and waiting >= limit
+    return "bad" if full else "warn" if waiting else "figure"
+
+
 def _queue(snapshot: Snapshot, room: int) -> Column:
     queue = snapshot.queue
     waiting = fmt.known(queue.depth.v)
     limit = fmt.known(queue.max_queue.v)
-    full = waiting is not None and limit is not None and limit > 0 and waiting >= limit
-    first = figure(
-        queue.depth, fmt.count(waiting), unit="waiting", style="bad" if full else "warn" if waiting else "figure"
-    )
+    full = queue_style(queue) == "bad"
+    first = figure(queue.depth, fmt.count(waiting), unit="waiting", style=queue_style(queue))
     if full:
         first = pick(
             room,
@@ -228,16 +245,21 @@ def _admits(queue: Queue, room: int) -> Line:
     return pick(room, *(line(label, Span(f", {one}", "label", note)) for one in told), line(label))
 
 
+def batch_style(engine: Engine) -> str:
+    """Of the number that run: amber where every slot is taken."""
+    cap, running = engine.max_num_seqs.v, engine.running.v
+    return "warn" if cap and running is not None and running >= cap else "figure"
+
+
 def _server(snapshot: Snapshot, room: int) -> Column:
     engine = snapshot.engine
     cap = engine.max_num_seqs.v
     running = engine.running
-    full = cap and running.v is not None and running.v >= cap
     of = f"/{fmt.count(cap)}" if cap is not None else "/?"
     if fmt.age(running.age_s):
         batch = figure(running, fmt.count(running.v) + of)
     else:
-        batch = figure(running, fmt.count(running.v), style="warn" if full else "figure")
+        batch = figure(running, fmt.count(running.v), style=batch_style(engine))
         batch += line(Span(of if running.v is not None else "", "label", fmt.sanitize(engine.max_num_seqs.why)))
     first: Line = line(Span("batch ", "label")) + batch
     usage = fmt.known(engine.kv_usage.v)
@@ -299,10 +321,15 @@ def _gpu(snapshot: Snapshot, room: int) -> Column:
     )
 
 
+def tokens_out(snapshot: Snapshot) -> Value:
+    """Tokens a second by the engine's own count, else by ours."""
+    engine = snapshot.engine.generation_tokens_per_s
+    return engine if engine.v is not None else snapshot.feel.tokens_per_s
+
+
 def _tokens(snapshot: Snapshot, room: int) -> Column:
     feel = snapshot.feel
-    engine = snapshot.engine.generation_tokens_per_s
-    out = engine if engine.v is not None else feel.tokens_per_s
+    out = tokens_out(snapshot)
     tpot = feel.tpot_s
     name, value = ("p95", tpot.p95) if tpot.p95 is not None else ("p50", tpot.p50)
     label = f"TPOT {name} " if room >= 17 else "TPOT "
