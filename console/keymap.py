@@ -59,7 +59,8 @@ def named() -> dict[str, Deed]:
 
 def key_of(text: str) -> str:
     """A key as Textual knows it. Raises ValueError, whose text is a clause, where there is none of that name."""
-    *modifiers, key = text.split("+") if len(text) > 1 and not text.endswith("+") else (text,)
+    found = re.fullmatch(r"((?:[a-z]+\+)*)(.+)", text)
+    modifiers, key = (found[1].split("+")[:-1], found[2]) if found else ([], text)
     key = _NAMED.get(key, key)
     is_letter = len(key) == 1 and key.isprintable() and key != " "
     if not (is_letter or key in _PLACES or key in _NAMED.values()) or not set(modifiers) <= _MODIFIERS:

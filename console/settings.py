@@ -227,13 +227,18 @@ def changed(text: str, name: str, value: object, path: Path) -> str:
     if value is not None:
         group[key] = value
     try:
-        found = _toml(after, path)
+        same = _filled(_toml(after, path)) == _filled(wanted)
     except SettingsError:
-        found = {}
-    if {k: v for k, v in found.items() if v != {}} != {k: v for k, v in wanted.items() if v != {}}:
+        same = False
+    if not same:
         raise SettingsError(f"{path} writes {name} in a way that is not changed from here; edit it by hand.")
     parsed(after, path)
     return after
+
+
+def _filled(said: dict[str, Any]) -> dict[str, Any]:
+    """Without empty tables."""
+    return {name: value for name, value in said.items() if value != {}}
 
 
 def _refuse_key(action: str, value: object, others: object) -> None:

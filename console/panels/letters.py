@@ -49,8 +49,6 @@ _PIXELS = {
     "~": ("    ", " #  ", "# ##", "    ", "    "),
     "<": ("  #", " # ", "#  ", " # ", "  #"),
     " ": (" ", " ", " ", " ", " "),
-    "s": ("   ", "   ", " ##", " # ", "## "),
-    "m": ("     ", "     ", "#### ", "# # #", "# # #"),
     "\u2009": ("", "", "", "", ""),
 }
 """Five pixels high; two of them make one character."""
@@ -63,14 +61,14 @@ def tall(word: str) -> list[str]:
 
 
 def big(word: str, scale: int) -> list[str]:
-    """`word` with pixels of `scale` cells by `scale` half rows."""
-    pixels = ["".join(pixel * scale for pixel in row) for row in _pixels(word) for _ in range(scale)]
-    return _halves([*pixels, ""] if len(pixels) % 2 else pixels)
+    """`word` with pixels of `scale` cells by `scale` half rows; small letters are as tall as capitals."""
+    pixels = ["".join(pixel * scale for pixel in row) for row in _pixels(word.upper()) for _ in range(scale)]
+    return _halves(["", *pixels] if len(pixels) % 2 else pixels)
 
 
 def big_size(word: str, scale: int) -> tuple[int, int]:
     """(cells, rows) of `big`."""
-    return len(_pixels(word)[0]) * scale, -(-PIXELS_HIGH * scale // 2)
+    return len(_pixels(word.upper())[0]) * scale, -(-PIXELS_HIGH * scale // 2)
 
 
 def _pixels(word: str) -> list[str]:

@@ -5,6 +5,7 @@ They are Flow's own, from the same fields in the same format, with one line of p
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 from console import format as fmt
@@ -17,7 +18,7 @@ from console.panels.start import NOT_READY, start_panel
 from console.view import View
 from server.telemetry.snapshot import Snapshot, Value
 
-SCALES = (4, 3, 2, 1)
+SCALES = (6, 5, 4, 3, 2, 1)
 COLUMNS = 3
 BAND_SHARE = 0.28
 GRAND_ROWS = 13
@@ -145,14 +146,14 @@ def presenter(view: View, cells: int, rows: int) -> list[Line]:
         return head
     if snapshot.engine.phase in NOT_READY:
         return [*head, (), *start_panel(view, cells, left - 1)]
-    tile_rows = left // 2
-    room = cells // COLUMNS
+    edges = [1 + (cells - 1) * i // COLUMNS for i in range(COLUMNS + 1)]
+    rooms = [after - before for before, after in pairwise(edges)]
     found = headlines(snapshot)
     lines = list(head)
     for begin in range(0, len(found), COLUMNS):
-        blocks = [(tile(one, room - 3, tile_rows), room) for one in found[begin : begin + COLUMNS]]
-        lines += [fit(line(" ") + row, cells) for row in beside(blocks)]
-    return lines
+        tiles = [(tile(one, room - 2, left // 2), room) for one, room in zip(found[begin:], rooms, strict=False)]
+        lines += beside([([], 1), *tiles])
+    return [fit(one, cells) for one in lines]
 
 
 def band(view: View, cells: int, rows: int) -> list[Line]:
@@ -198,9 +199,9 @@ def tile(shown: Headline, cells: int, rows: int) -> list[Line]:
     high = max((tall for tall in map(_height, SCALES) if tall <= for_digits), default=_height(1))
     scale, unit_scale = _fitting(text, unit, cells, high)
     digits = [line(Span(row, style, note)) for row in big(text, scale)]
-    foot = big(unit, unit_scale) if unit else []
+    foot = big(unit, unit_scale) if unit_scale else [unit]
     for row, part in zip(range(len(digits) - len(foot), len(digits)), foot, strict=True):
-        digits[row] += line(" " * max(2, scale), Span(part, "stale" if dated else "label", note))
+        digits[row] += line(" " * max(1, scale), Span(part, "stale" if dated else "label", note))
     body = [*head, *[()] * (high - len(digits)), *digits]
     body.append(pick(cells, line(Span(shown.says, "text")), line(Span(shown.brief, "text"))))
     return body + [()] * (rows - len(body))
@@ -211,13 +212,16 @@ def _height(scale: int) -> int:
 
 
 def _fitting(text: str, unit: str, cells: int, rows: int) -> tuple[int, int]:
-    """The largest scales of a number and its unit that fit; 1 and 1 where none do."""
+    """The largest scale of a number that fits with its unit, which is half as tall: an S never looks like a 5 of the number.
+
+    0 is plain text. 1 and 0 where nothing fits.
+    """
     for scale in SCALES:
-        small = max(1, scale // 2)
-        wide = big_size(text, scale)[0] + (big_size(unit, small)[0] + max(2, scale) if unit else 0)
-        if wide <= cells and _height(scale) <= rows:
+        small = scale // 2
+        beside_it = 0 if not unit else scale + (big_size(unit, small)[0] if small else len(unit))
+        if big_size(text, scale)[0] + beside_it <= cells and _height(scale) <= rows:
             return scale, small
-    return 1, 1
+    return 1, 0
 
 
 def _scale(word: str, cells: int, rows: int) -> int:

@@ -111,8 +111,10 @@ class HelpScreen(Overlay[None]):
         for screen, name in (("requests", "2"), ("load", "4"), ("capacity", "5")):
             text.append(f"\n  on {name}   ", style="bold")
             text.append(", ".join(f"{d.shown} {d.label}" for d in deeds if d.rank and d.where == screen))
+        paired = {part for deed in deeds for part in deed.shown.split()[1:]}
+        more = [d for d in deeds if d.keys and not (d.rank or d.where) and d.shown not in paired]
         text.append("\n  more   ", style="bold")
-        text.append(", ".join(f"{d.shown} {d.label}" for d in deeds if d.keys and not (d.rank or d.where)))
+        text.append(", ".join(f"{deed.shown} {deed.label}" for deed in more))
         text.append("\n  ctrl+p ", style="bold")
         text.append("All of these by name")
         text.append("\n\nhow to read it\n", style="bold")
