@@ -7,7 +7,6 @@ import string
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 
 from console.deeds import DEEDS, Deed
 
@@ -45,6 +44,13 @@ class KeymapError(Exception):
         self.name = name
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The one of them that was probably meant; empty where none is close."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only for what is wrong
+
+    return next(iter(get_close_matches(word, list(known), 1)), "")
+
+
 def name_of(deed: Deed) -> str:
     """What a person types for it: `slow-readers`; on one screen alone `load-row-up`."""
     name = re.sub(r"[^a-z0-9]+", "-", (deed.title or deed.label).lower()).strip("-")
@@ -64,8 +70,8 @@ def key_of(text: str) -> str:
     key = _NAMED.get(key, key)
     is_letter = len(key) == 1 and key.isprintable() and key != " "
     if not (is_letter or key in _PLACES or key in _NAMED.values()) or not set(modifiers) <= _MODIFIERS:
-        near = get_close_matches(key, [*_PLACES, *_NAMED.values()], 1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; write 'B', 'f5', 'space' or 'ctrl+b'"
+        near = nearest(key, [*_PLACES, *_NAMED.values()])
+        hint = f"; did you mean {near!r}?" if near else "; write 'B', 'f5', 'space' or 'ctrl+b'"
         raise ValueError(f"{text!r} is no key{hint}")
     return "+".join([*modifiers, key])
 
@@ -78,14 +84,14 @@ def shown(key: str) -> str:
 
 def keyed(keys: Keys) -> tuple[Deed, ...]:
     """All deeds, those that `keys` names with their new ones. Raises KeymapError."""
+    if not keys:
+        return DEEDS
     known = named()
     changed: dict[str, str] = {}
     for name, texts in keys.items():
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            raise KeymapError(
-                name, f"there is no action {name!r}" + (f"; did you mean {near[0]!r}?" if near else _LISTED)
-            )
+            near = nearest(name, known)
+            raise KeymapError(name, f"there is no action {name!r}" + (f"; did you mean {near!r}?" if near else _LISTED))
         if not texts:
             raise KeymapError(name, "give it at least one key")
         try:

@@ -52,14 +52,15 @@ class Dressed(App[ReturnType]):
         """By NO_COLOR, which no key undoes."""
         for theme in THEMES.values():
             self.register_theme(widgets(theme))
-        self._dress()
+        # As the setter does, but before there is a style sheet that it would parse once more.
+        self.no_color = not self.look.colour
+        self.set_reactive(App.theme, self.look.name)
+        self.stylesheet.set_variables(self.get_css_variables())
+        self.set_class(self.look.dark, "-dark-mode", update=False)
+        self.set_class(not self.look.dark, "-light-mode", update=False)
         self.set_keymap(keymap(self.deeds))
         for deed in newly_keyed(self.deeds):
             self._bindings.bind(deed.keys, deed.action, deed.label)
-
-    def _dress(self) -> None:
-        self.no_color = not self.look.colour
-        self.theme = self.look.name
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """No control from data leaves; without colours no colour either."""
@@ -76,7 +77,8 @@ class Dressed(App[ReturnType]):
             self.flash("NO_COLOR is set: colours stay off; `spark-serve console --theme NAME` overrides it", "warn")
             return
         self.look = THEMES[name]
-        self._dress()
+        self.no_color = not self.look.colour
+        self.theme = name
         for screen in self.screen_stack:
             screen.refresh()
             for widget in screen.walk_children():

@@ -9,16 +9,14 @@ import contextlib
 import math
 import os
 import re
-import tempfile
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import msgspec
 
-from console.keymap import KeymapError, keyed
+from console.keymap import KeymapError, keyed, nearest
 from console.themes import THEME_CHOICES
-from console.verb import UsageError
+from console.usage import UsageError
 from server.config import config_folder
 
 Words = Literal["standard", "plain"]
@@ -93,8 +91,8 @@ def parsed(text: str, path: Path) -> Settings:
     said = _toml(text, path)
     for name, value in said.items():
         if name not in _TYPES:
-            near = get_close_matches(name, _TYPES, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_TYPES)}"
+            near = nearest(name, _TYPES)
+            hint = f"did you mean {near!r}?" if near else f"there are {', '.join(_TYPES)}"
             raise _wrong(path, text, name, f"there is no setting {name!r}; {hint}")
         if not _fits(name, value):
             raise _wrong(path, text, name, f"{name} must be {MEANINGS[name]}, not {_quoted(value)}")
@@ -182,8 +180,8 @@ def known(name: str) -> None:
         except KeymapError as error:
             raise SettingsError(_sentence(str(error))) from None
     elif name not in _TYPES or name == "keys":
-        near = get_close_matches(name, _TYPES, 1)
-        hint = f"did you mean {near[0]!r}?" if near and near[0] != "keys" else "`spark-serve settings` lists them."
+        near = nearest(name, _TYPES)
+        hint = f"did you mean {near!r}?" if near and near != "keys" else "`spark-serve settings` lists them."
         raise SettingsError(f"There is no setting {name!r}; {hint}")
 
 
@@ -283,6 +281,8 @@ def put(name: str, value: object, path: Path | None = None) -> None:
 
     Raises SettingsError, and OSError where it cannot be written.
     """
+    import tempfile  # noqa: PLC0415 - most never write
+
     path = (path or settings_file()).resolve()
     after = changed(_text(path) or "", name, value, path)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

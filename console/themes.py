@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Theme:
+class Theme(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """Inks as `#rrggbb`, one for each thing that a style can say; what is written on a badge has the ground's."""
 
     name: str

@@ -162,7 +162,7 @@ def band(view: View, cells: int, rows: int) -> list[Line]:
     lost = view.link == "lost"
     word = "LOST" if lost else snapshot.verdict.word if snapshot else ""
     style = "badge-warn" if lost else BADGES.get(word, "badge-calm")
-    most = round(rows * BAND_SHARE)
+    most = int(rows * BAND_SHARE)
     scale = _scale(word, cells - 4, most)
     letters = big(word, scale)
     good = snapshot.verdict.attainment if snapshot and not lost else Value()
@@ -217,10 +217,10 @@ def _fitting(text: str, unit: str, cells: int, rows: int) -> tuple[int, int]:
     0 is plain text. 1 and 0 where nothing fits.
     """
     for scale in SCALES:
-        small = scale // 2
-        beside_it = 0 if not unit else scale + (big_size(unit, small)[0] if small else len(unit))
-        if big_size(text, scale)[0] + beside_it <= cells and _height(scale) <= rows:
-            return scale, small
+        for small in (scale // 2, 0):
+            beside_it = 0 if not unit else scale + (big_size(unit, small)[0] if small else len(unit))
+            if big_size(text, scale)[0] + beside_it <= cells and _height(scale) <= rows:
+                return scale, small
     return 1, 0
 
 
