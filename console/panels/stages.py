@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 
 from console import format as fmt
@@ -59,7 +60,7 @@ def glowing(snapshot: Snapshot) -> tuple[int, str, float] | None:
 def stages(view: View, cells: int, rows: int) -> list[Line]:
     """Titles with arrows, three figure lines, and a sparkline in the rows that are left."""
     snapshot = view.snapshot or Snapshot(seq=0, at=0.0, wall=0.0)
-    edges = [1 + (cells - 2) * i // 6 for i in range(7)]
+    edges = _edges(cells)
     glow = glowing(snapshot)
     spark_rows = max(0, rows - 4)
     blocks: list[tuple[list[Line], int]] = [([], 1)]
@@ -69,7 +70,6 @@ def stages(view: View, cells: int, rows: int) -> list[Line]:
         hot = glow is not None and glow[0] == index
         block = [_title(title(snapshot, room), room, hot=hot, note=glow[1] if hot and glow else "", last=index == 5)]
         block += [fit(one, inner) for one in draw(snapshot, inner)]
-        block = [tuple(span._replace(action=LEADS_TO[index]) for span in one) for one in block]
         if spark_rows:
             values = view.history.cells(series, inner)
             top = _top(series, snapshot, values)
@@ -78,6 +78,15 @@ def stages(view: View, cells: int, rows: int) -> list[Line]:
             block += [line(Span(row, style, note)) for row in raster.spark(values, top, spark_rows)]
         blocks.append((block, room))
     return [fit(row, cells) for row in beside(blocks)][:rows]
+
+
+def _edges(cells: int) -> list[int]:
+    return [1 + (cells - 2) * i // 6 for i in range(7)]
+
+
+def leads_to(x: int, cells: int) -> str:
+    """The action behind a click at this cell of the strip."""
+    return LEADS_TO[min(5, max(0, bisect_right(_edges(cells), x) - 1))]
 
 
 def _title(name: str, room: int, *, hot: bool, note: str, last: bool) -> Line:

@@ -6,13 +6,16 @@ from itertools import combinations
 from typing import get_args
 
 import pytest
+import samples
 from colour_vision import Vision, contrast, distance
+from console_drawn import view_of
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
 
 from console.ink import Span, line, width
 from console.palette import LOUD, STYLES, Colourless, style_of
+from console.panels.breakdown import breakdown
 from console.themes import COLOUR_BLIND, DARK, HIGH_CONTRAST, LIGHT, NO_COLOUR, THEMES, Theme, theme_of
 from console.widgets.canvas import bared
 
@@ -98,6 +101,18 @@ def test_without_colour_attributes_say_what_is_ill() -> None:
     assert len(set(looks.values())) == len(looks)
     courses = {str(style_of(name, NO_COLOUR)) for name in COURSES}
     assert len(courses) == len(COURSES)
+
+
+@pytest.mark.parametrize("state", ["LOADED", "QUEUE_FULL", "CPU", "GB10", "READ_ONLY"])
+def test_stages_differ_by_their_pattern_too(state: str) -> None:
+    marks: dict[str, set[str]] = {}
+    for row in breakdown(view_of(getattr(samples, state)), 158, 3):
+        for span in row:
+            if set(span.text) <= set("▒▓█░·") and span.text:
+                marks.setdefault(span.style, set()).update(span.text)
+    assert {"wait", "prefill", "work"} <= set(marks)
+    for one, other in combinations([marks[style] for style in ("wait", "prefill", "work", "over")], 2):
+        assert not one & other
 
 
 @pytest.mark.parametrize("theme", [theme for theme in THEMES.values() if theme.loud], ids=lambda theme: theme.name)
