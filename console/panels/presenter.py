@@ -212,12 +212,12 @@ def _height(scale: int) -> int:
 
 
 def _fitting(text: str, unit: str, cells: int, rows: int) -> tuple[int, int]:
-    """The largest scale of a number that fits with its unit, which is half as tall: an S never looks like a 5 of the number.
+    """The largest scale of a number that fits with its unit, which is half as tall at most: an S never looks like a 5 of the number.
 
     0 is plain text. 1 and 0 where nothing fits.
     """
     for scale in SCALES:
-        for small in (scale // 2, 0):
+        for small in range(scale // 2, -1, -1):
             beside_it = 0 if not unit else scale + (big_size(unit, small)[0] if small else len(unit))
             if big_size(text, scale)[0] + beside_it <= cells and _height(scale) <= rows:
                 return scale, small
