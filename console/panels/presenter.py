@@ -212,7 +212,7 @@ def _height(scale: int) -> int:
 
 
 def _fitting(text: str, unit: str, cells: int, rows: int) -> tuple[int, int]:
-    """The largest scale of a number that fits with its unit, which is half as tall at most: an S never looks like a 5 of the number.
+    """The largest scale of a number that fits with its unit, half as tall at most: an S is no 5 of the number.
 
     0 is plain text. 1 and 0 where nothing fits.
     """
