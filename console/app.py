@@ -7,26 +7,27 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from textual import on, work
 from textual.actions import SkipAction
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import BindingType
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Resize
-from textual.filter import LineFilter
 from textual.geometry import Size
 from textual.markup import escape
 from textual.screen import Screen
 from textual.worker import Worker, WorkerState
 
 from console import format as fmt
-from console.deeds import DEEDS, POLICY_CHANGE, Deed, bindings, deed_of, people_step, why_not
+from console.deeds import POLICY_CHANGE, Deed, bindings, deed_of, people_step, why_not
 from console.editing import more_people
 from console.history import History
 from console.kept import KEEP, Kept, Only
 from console.leaving import leaving
+from console.looks import Dressed
 from console.messages import (
     Answered,
     PanelFailed,
@@ -37,7 +38,6 @@ from console.messages import (
     SourceLost,
     Wanted,
 )
-from console.palette import HARMLESS, ColourBlind
 from console.panels.capacity import searching
 from console.provoking import FaultDraft, kill_question
 from console.rules import ordered
@@ -49,8 +49,11 @@ from console.screens.faults import FaultScreen
 from console.screens.flow import FlowScreen
 from console.screens.load import LoadScreen
 from console.screens.policy import PolicyScreen
+from console.screens.presenter import PresenterScreen
 from console.screens.requests import RequestsScreen
+from console.settings import Settings
 from console.sources.base import Source, SourceGoneError
+from console.themes import Theme
 from console.trouble import Trouble
 from console.view import KeyHint, Link, View
 from loadgen.records import Behaviour
@@ -73,7 +76,7 @@ class Left:
     message: str
 
 
-class CockpitApp(App[Left]):
+class CockpitApp(Dressed[Left]):
     """Draws snapshots of `source` and sends it commands; owns nothing."""
 
     TITLE = "spark-serve"
@@ -85,6 +88,7 @@ class CockpitApp(App[Left]):
         "engine": EngineScreen,
         "load": LoadScreen,
         "capacity": CapacityScreen,
+        "presenter": PresenterScreen,
     }
     DEFAULT_MODE = "flow"
     BINDINGS: ClassVar[list[BindingType]] = bindings("")
@@ -96,8 +100,11 @@ class CockpitApp(App[Left]):
         title_note: str = "",
         clock: Callable[[], float] = time.monotonic,
         trouble: Trouble | None = None,
+        settings: Settings | None = None,
+        look: Theme | None = None,
+        remember_in: Path | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(settings or Settings(), look, remember_in)
         self.source = source
         self.history = History()
         self.snapshot: Snapshot | None = None
@@ -115,6 +122,8 @@ class CockpitApp(App[Left]):
         self._lost: tuple[str, float] | None = None
         self._frozen: tuple[Snapshot, History] | None = None
         self._status: tuple[str, str, float] | None = None
+        self._mode_before = "flow"
+        self._drawn_at = -self.settings.refresh_s
 
     # Collecting
 
@@ -172,10 +181,13 @@ class CockpitApp(App[Left]):
 
     @on(Sampled)
     def _show_sample(self, message: Sampled) -> None:
+        early = self._link == self.source.kind and self._clock() - self._drawn_at < self.settings.refresh_s
         self.snapshot = message.snapshot
         self._link = self.source.kind
         self._lost = None
-        self.redraw()
+        if not early:
+            self._drawn_at = self._clock()
+            self.redraw()
 
     @on(SourceLost)
     def _show_loss(self, message: SourceLost) -> None:
@@ -272,7 +284,7 @@ class CockpitApp(App[Left]):
             greyed=self.why_not(POLICY_CHANGE),
             keys=tuple(
                 KeyHint(deed.shown, deed.label, deed.action, self.why_not(deed), deed.rank)
-                for deed in DEEDS
+                for deed in self.deeds
                 if deed.rank
                 and deed.where in ("", self.current_mode)
                 and deed.action != f"show_screen('{self.current_mode}')"
@@ -300,10 +312,6 @@ class CockpitApp(App[Left]):
     def on_resize(self, event: Resize) -> None:
         """A terminal that is too small gets a sentence."""
         self.set_class(event.size.width < MIN_CELLS or event.size.height < MIN_ROWS, "-small")
-
-    def get_line_filters(self) -> list[LineFilter]:
-        """No control from data leaves; with NO_COLOR no colour either."""
-        return [HARMLESS, *([ColourBlind()] if self.no_color else super().get_line_filters())]
 
     # Acting
 
@@ -334,7 +342,7 @@ class CockpitApp(App[Left]):
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every deed by name, but for moves on a screen."""
         del screen
-        for deed in DEEDS:
+        for deed in self.deeds:
             if deed.action.startswith("screen."):
                 continue
             reason = self.why_not(deed)
@@ -489,7 +497,12 @@ class CockpitApp(App[Left]):
     def action_show_screen(self, mode: str) -> None:
         """Go to a numbered screen."""
         if mode != self.current_mode:
+            self._mode_before = self.current_mode
             self.switch_mode(mode)
+
+    def action_presenter(self) -> None:
+        """Big figures, or back to where they were called from."""
+        self.action_show_screen(self._mode_before if self.current_mode == "presenter" else "presenter")
 
     def action_only(self, only: Only) -> None:
         """Go to the Requests screen and show these only."""

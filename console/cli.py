@@ -15,14 +15,15 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 import msgspec
 import psutil
 
-from console import compare_verb, fault_verb, load_verbs, report_verb, request_verb
+from console import compare_verb, fault_verb, load_verbs, report_verb, request_verb, settings_verb
 from console.output import WIPE, printable
 from console.sources.base import Source
+from console.themes import NO_COLOUR, THEME_CHOICES, theme_of
 from console.verb import UsageError, count, port, positive, seconds_or_off, send
 from server import commands
 from server.client import StackClient, StackError
@@ -134,6 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     console.add_argument(
         "--homework", metavar="FILE", type=Path, help="what key e also fills in; written blank where there is none"
     )
+    console.add_argument("--theme", choices=THEME_CHOICES, help="colours; default: the settings', else the terminal's")
+    console.add_argument("--no-color", "--no-colour", action="store_true", help="no colours; so does NO_COLOR")
     console.add_argument("--ephemeral", action="store_true", help="stop the stack when the console is left")
 
     up = verb("up", _up, "Bring the stack up in the background.")
@@ -178,6 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     compare_verb.add(verb)
     fault_verb.add(verb)
     request_verb.add(verb)
+    settings_verb.add(verb)
 
     engine = verb("engine", _engine_help, "Install vLLM in an environment of its own, or look at what is there.")
     actions = engine.add_subparsers(dest="action", metavar="ACTION")
@@ -385,6 +389,7 @@ def _console(options: argparse.Namespace) -> int:
         )
     _check_terminal()
     homework = None if options.homework is None else report_verb.named_homework(options.homework)
+    liked = _liked(options)
     if options.replay is not None:
         from console.sources.replay import ReplaySource
         from server.telemetry.recording import RecordingError, read
@@ -393,7 +398,7 @@ def _console(options: argparse.Namespace) -> int:
             next(iter(read(options.replay)), None)
         except RecordingError as error:
             raise StackError(str(error)) from None
-        return _open(ReplaySource(options.replay), client, ephemeral=False)
+        return _open(ReplaySource(options.replay), client, liked, ephemeral=False)
     if client.running():
         if options.attach or options.model != "auto":
             print("spark-serve: a stack is running; opening it as it is (spark-serve down ends it).", file=sys.stderr)
@@ -403,10 +408,24 @@ def _console(options: argparse.Namespace) -> int:
         client.send(homework)
     from console.sources.live import LiveSource
 
-    return _open(LiveSource(client.paths.socket), client, ephemeral=options.ephemeral)
+    return _open(LiveSource(client.paths.socket), client, liked, ephemeral=options.ephemeral)
 
 
-def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
+def _liked(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line, the environment and the settings file say of looks and keys, for the application.
+
+    NO_COLOR is stronger than the file (a key wrote that) and weaker than `--theme`.
+    """
+    from console.settings import read_settings, settings_file
+
+    settings = read_settings()
+    if options.theme is not None:
+        os.environ.pop("NO_COLOR", None)
+    look = NO_COLOUR if options.no_color else theme_of(options.theme or settings.theme, os.environ)
+    return {"settings": settings, "look": look, "remember_in": settings_file()}
+
+
+def _open(source: Source, client: StackClient, liked: dict[str, Any], *, ephemeral: bool) -> int:
     """Run the cockpit until it is left; its last words go to the restored terminal."""
     gc.disable()  # what is imported lives for ever: looking through it again and again is a sixth of the start
     from console.app import CockpitApp
@@ -414,7 +433,7 @@ def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
 
     gc.freeze()
     gc.enable()
-    app = CockpitApp(source, trouble=Trouble(client.paths.logs / "console.log"))
+    app = CockpitApp(source, trouble=Trouble(client.paths.logs / "console.log"), **liked)
     daemon = client.daemon()
     left = app.run()
     if left is None:

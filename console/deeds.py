@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-from textual.binding import Binding, BindingType
+from typing import TYPE_CHECKING, Literal
 
 from console.kept import ONLY_EXPLAINED
+from console.themes import THEMES
 from loadgen.presets import presets
 from loadgen.profile import Profile
 from server.faults.catalogue import CATALOGUE, FaultKind
 from server.telemetry.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from textual.binding import BindingType
 
 Touches = Literal["nothing", "stack", "load"]
 """What a deed changes: only this display, the stack's own notes and life, or what the engine is made to do."""
@@ -35,6 +37,11 @@ class Deed:
     """0: not in the footer; else the lower, the earlier it is left out where room is short."""
     where: str = ""
     """The screen on which its key works; empty: on every one."""
+
+    @property
+    def id(self) -> str:
+        """Of its binding, as Textual's keymaps know it; one action can be on two screens."""
+        return f"cockpit.{self.where}.{self.action}" if self.where else f"cockpit.{self.action}"
 
     @property
     def named(self) -> str:
@@ -66,6 +73,38 @@ def _variants(kind: FaultKind) -> list[tuple[str, str]]:
     return [(f",'{value}'", f" {value}") for value in main.steps]
 
 
+def _rows(where: str, up_down: str, sides: str, row: str, touches: Touches) -> tuple[Deed, ...]:
+    """Going through the rows of a screen or sheet, and changing the chosen one."""
+    rank = 5 if up_down else 0
+    down, left = up_down[-1:], sides[:1]
+    return (
+        Deed("screen.choose(-1)", "up", up_down, "choose", f"Choose {row}", title="row up", rank=rank, where=where),
+        Deed("screen.choose(1)", "down", down, "choose", "Choose the next row", title="row down", rank=0, where=where),
+        Deed(
+            "screen.change(1)",
+            "right",
+            sides,
+            "change",
+            "Change what is chosen",
+            touches,
+            title="change up",
+            rank=rank,
+            where=where,
+        ),
+        Deed(
+            "screen.change(-1)",
+            "left",
+            left,
+            "change",
+            "Change what is chosen",
+            touches,
+            title="change down",
+            rank=0,
+            where=where,
+        ),
+    )
+
+
 POLICY_CHANGE = Deed("screen.change(1)", "", "", "policy", "Change the queue's policy", "load")
 """What the panel does, apart from being looked at."""
 
@@ -76,20 +115,40 @@ DEEDS: tuple[Deed, ...] = (
         "↑ ↓",
         "choose",
         "Choose a request; beyond the newest it is followed",
+        title="newer request",
         rank=5,
         where="requests",
     ),
-    Deed("screen.move(1)", "down,j", "↓", "choose", "Choose an older request", rank=0, where="requests"),
+    Deed(
+        "screen.move(1)",
+        "down,j",
+        "↓",
+        "choose",
+        "Choose an older request",
+        title="older request",
+        rank=0,
+        where="requests",
+    ),
     Deed(
         "screen.only(1)",
         "right,o",
         "← →",
         "filter",
         "Show all, slow, failed or abandoned requests",
+        title="next filter",
         rank=5,
         where="requests",
     ),
-    Deed("screen.only(-1)", "left,O", "←", "filter", "Show the filter before", rank=0, where="requests"),
+    Deed(
+        "screen.only(-1)",
+        "left,O",
+        "←",
+        "filter",
+        "Show the filter before",
+        title="filter before",
+        rank=0,
+        where="requests",
+    ),
     Deed(
         "screen.zoom",
         "enter",
@@ -108,10 +167,7 @@ DEEDS: tuple[Deed, ...] = (
         Deed(f"only('{only}')", "", "2", f"{only} requests", explained, title=f"requests: {only}", rank=0)
         for only, explained in ONLY_EXPLAINED.items()
     ),
-    Deed("screen.choose(-1)", "up", "↑ ↓", "choose", "Choose a row of the Load screen", rank=5, where="load"),
-    Deed("screen.choose(1)", "down", "↓", "choose", "Choose the next row", rank=0, where="load"),
-    Deed("screen.change(1)", "right", "← →", "change", "Change what is chosen", "load", rank=5, where="load"),
-    Deed("screen.change(-1)", "left", "←", "change", "Change what is chosen", "load", rank=0, where="load"),
+    *_rows("load", "↑ ↓", "← →", "a row of the Load screen", "load"),
     Deed(
         "screen.take",
         "enter",
@@ -142,15 +198,9 @@ DEEDS: tuple[Deed, ...] = (
         "load",
         rank=0,
     ),
-    Deed("screen.choose(-1)", "up", "", "choose", "Choose a row of the policy", rank=0, where="policy"),
-    Deed("screen.choose(1)", "down", "", "choose", "Choose the next row", rank=0, where="policy"),
-    Deed("screen.change(1)", "right", "", "change", "Change what is chosen", "load", rank=0, where="policy"),
-    Deed("screen.change(-1)", "left", "", "change", "Change what is chosen", "load", rank=0, where="policy"),
+    *_rows("policy", "", "", "a row of the policy", "load"),
     Deed("screen.take", "enter", "", "take", "Take what was changed", "load", rank=0, where="policy"),
-    Deed("screen.choose(-1)", "up", "", "choose", "Choose a fault", rank=0, where="faults"),
-    Deed("screen.choose(1)", "down", "", "choose", "Choose the next fault", rank=0, where="faults"),
-    Deed("screen.change(1)", "right", "", "change", "Change what is set of the fault", rank=0, where="faults"),
-    Deed("screen.change(-1)", "left", "", "change", "Change what is set of the fault", rank=0, where="faults"),
+    *_rows("faults", "", "", "a fault", "nothing"),
     Deed("screen.turn", "tab", "", "next setting", "The next setting of the fault", rank=0, where="faults"),
     Deed(
         "screen.take", "enter", "", "provoke or undo", "Provoke the fault, or undo it", "load", rank=0, where="faults"
@@ -232,6 +282,12 @@ DEEDS: tuple[Deed, ...] = (
     Deed("show_screen('engine')", "3", "3", "engine", "Cold start, versions, limits, arguments", rank=3),
     Deed("show_screen('load')", "4", "4", "load", "Who is out there and what they ask, edited live", rank=4),
     Deed("show_screen('capacity')", "5", "5", "capacity", "How many people this setup serves", rank=4),
+    Deed("presenter", "v", "v", "presenter", "Big figures for a projector; v or a screen's key leaves them", rank=0),
+    Deed("next_theme", "T", "T", "next theme", "The next theme, from now on", rank=0),
+    *(
+        Deed(f"theme('{one.name}')", "", "", "theme", one.says, title=f"theme: {one.name}", rank=0)
+        for one in THEMES.values()
+    ),
     Deed("detach", "q,ctrl+c", "q", "detach", "Leave; the stack lives on", rank=3),
     Deed("stop", "Q", "Q", "stop", "Stop the stack, after asking", "stack"),
     Deed(
@@ -281,12 +337,14 @@ DEEDS: tuple[Deed, ...] = (
 
 def bindings(where: str) -> list[BindingType]:
     """The keys of one screen, or with an empty name those that work on all."""
+    from textual.binding import Binding  # noqa: PLC0415 - the table alone serves verbs too, which must start at once
+
     return [
         Binding(
             deed.keys,
             f"app.{deed.action}" if where and not deed.action.startswith("screen.") else deed.action,
             deed.label,
-            id=f"cockpit.{deed.action}",
+            id=deed.id,
             key_display=deed.shown,
             tooltip=deed.explained,
         )

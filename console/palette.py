@@ -1,4 +1,7 @@
-"""What each style looks like: few colours, each with one meaning, and attributes that carry it without any colour."""
+"""What each style looks like in each theme: few inks, each with one meaning, and attributes that carry it without any.
+
+`tests/console/test_palette.py` holds every style of every theme to a contrast, and to eyes that miss a kind of cone.
+"""
 
 from __future__ import annotations
 
@@ -12,79 +15,80 @@ from textual.color import Color
 from textual.filter import LineFilter
 
 from console.format import UNPRINTABLE
-
-BACKGROUND = "#0c1118"
-_TEXT = "#c6d0db"
-_BRIGHT = "#f3f7fb"
-_LABEL = "#7f8c9b"
-_FAINT = "#4b5766"
-_RULE = "#2b3643"
-_GREEN = "#4cc38a"
-_AMBER = "#f2b23e"
-_RED = "#f2665e"
-_BLUE = "#58a6e8"
-_VIOLET = "#b08cf0"
-_TEAL = "#4fc1c8"
+from console.themes import DARK, Theme
 
 _STYLES: dict[str, tuple[str, str, str]] = {
-    # name: (colour, colour behind it, attributes)
-    "text": (_TEXT, "", ""),
-    "figure": (_BRIGHT, "", "bold"),
-    "bright": (_BRIGHT, "", "bold"),
-    "label": (_LABEL, "", ""),
-    "faint": (_FAINT, "", ""),
-    "absent": (_FAINT, "", ""),
-    "stale": ("#6d7a89", "", ""),
-    "frame": (_RULE, "", ""),
-    "title": (_LABEL, "", "bold"),
-    "brand": (_TEAL, "", "bold"),
-    "good": (_GREEN, "", "bold"),
-    "warn": (_AMBER, "", "bold"),
-    "bad": (_RED, "", "bold"),
-    "wait": (_AMBER, "", ""),
-    "prefill": (_VIOLET, "", ""),
-    "work": (_BLUE, "", ""),
-    "over": (_LABEL, "", ""),
-    "spark": ("#3c6a97", "", ""),
-    "spark-wait": ("#b98a35", "", ""),
-    "median": (_TEAL, "", ""),
-    "tail": (_BLUE, "", ""),
-    "late": (_AMBER, "", ""),
-    "limit-line": (_FAINT, "", ""),
-    "mark": (_VIOLET, "", "bold"),
-    "glow": ("#14100a", _AMBER, "bold"),
-    "key": (_BRIGHT, _RULE, "bold"),
-    "key-off": (_FAINT, "", ""),
-    "key-label": (_LABEL, "", ""),
-    "live": (_GREEN, "", ""),
-    "rec": (_RED, "", "bold"),
-    "frozen": ("#0c1118", _BLUE, "bold"),
-    "badge-good": ("#06130d", _GREEN, "bold"),
-    "badge-warn": ("#14100a", _AMBER, "bold"),
-    "badge-bad": ("#180605", _RED, "bold"),
-    "badge-calm": (_LABEL, "#18212b", "bold"),
-    "badge-busy": ("#06101a", _BLUE, "bold"),
+    # name: (ink, ink behind it, attributes)
+    "text": ("text", "", ""),
+    "figure": ("bright", "", "bold"),
+    "bright": ("bright", "", "bold"),
+    "label": ("label", "", ""),
+    "faint": ("faint", "", ""),
+    "absent": ("faint", "", ""),
+    "stale": ("faint", "", ""),
+    "frame": ("rule", "", ""),
+    "title": ("label", "", "bold"),
+    "brand": ("brand", "", "bold"),
+    "good": ("good", "", "bold"),
+    "warn": ("warn", "", "bold"),
+    "bad": ("bad", "", "bold"),
+    "digits-warn": ("warn", "", "bold"),
+    "digits-bad": ("bad", "", "bold"),
+    "wait": ("warn", "", ""),
+    "prefill": ("prefill", "", ""),
+    "work": ("work", "", ""),
+    "over": ("label", "", ""),
+    "spark": ("spark", "", ""),
+    "spark-wait": ("spark_wait", "", ""),
+    "median": ("median", "", ""),
+    "tail": ("tail", "", ""),
+    "late": ("warn", "", ""),
+    "limit-line": ("line", "", ""),
+    "mark": ("prefill", "", "bold"),
+    "glow": ("ground", "warn", "bold"),
+    "key": ("bright", "keycap", "bold"),
+    "key-off": ("faint", "", ""),
+    "key-label": ("label", "", ""),
+    "live": ("good", "", ""),
+    "rec": ("bad", "", "bold"),
+    "frozen": ("ground", "work", "bold"),
+    "badge-good": ("ground", "good", "bold"),
+    "badge-warn": ("ground", "warn", "bold"),
+    "badge-bad": ("ground", "bad", "bold"),
+    "badge-calm": ("label", "calm", "bold"),
+    "badge-busy": ("ground", "work", "bold"),
 }
+STYLES = tuple(_STYLES)
 
+LOUD = {"warn": "underline", "bad": "reverse"}
+"""What is added in a theme in which colour is not enough."""
 _REVERSED = frozenset({"glow", "key", "frozen", "badge-good", "badge-warn", "badge-bad", "badge-busy"})
 """Without colour these are reversed, so that they still stand out."""
-_DIMMED = frozenset({"label", "faint", "absent", "stale", "frame", "limit-line", "key-off", "key-label", "over"})
+_DIMMED = frozenset(
+    {"label", "faint", "absent", "stale", "frame", "limit-line", "key-off", "key-label", "over", "median"}
+)
 
 
-@lru_cache(maxsize=256)
-def style_of(name: str, *, colour: bool = True, stale: bool = False) -> Style:
+@lru_cache(maxsize=512)
+def style_of(name: str, theme: Theme = DARK, *, stale: bool = False) -> Style:
     """The terminal style of a name; `stale` greys it whatever it is, an unknown name looks like text."""
-    front, behind, attributes = _STYLES.get(name, _STYLES["text"])
-    if not colour:
-        return Style(
-            bold=("bold" in attributes and not stale) or None,
-            reverse=name in _REVERSED or None,
-            dim=stale or name in _DIMMED or None,
-        )
     if stale and name != "frame":
-        front, behind, attributes = "#6d7a89", "", ""
+        name = "stale"
+    front, behind, attributes = _STYLES.get(name, _STYLES["text"])
+    loud = LOUD.get(name, "") if theme.loud else ""
+    if not theme.colour:
+        return Style(
+            bold="bold" in attributes or name == "late" or None,
+            underline=loud == "underline" or None,
+            reverse=loud == "reverse" or name in _REVERSED or None,
+            dim=name in _DIMMED or None,
+        )
     return Style(
-        color=front, bgcolor=behind or BACKGROUND, bold="bold" in attributes or None, dim="dim" in attributes or None
+        color=getattr(theme, front),
+        bgcolor=getattr(theme, behind or "ground"),
+        bold="bold" in attributes or None,
+        underline=loud == "underline" or None,
+        reverse=loud == "reverse" or None,
     )
 
 
@@ -112,7 +116,7 @@ def _blanks(found: re.Match[str]) -> str:
     return " " * cell_len(found[0])
 
 
-class ColourBlind(LineFilter):
+class Colourless(LineFilter):
     """Takes every colour out of what goes to the terminal and keeps bold, dim and reverse."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:

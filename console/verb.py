@@ -1,15 +1,11 @@
-"""What verbs of the command line share: argument types, the error for a wrong command line, one command to the stack."""
+"""What verbs of the command line share: argument types, one command to the stack."""
 
 from __future__ import annotations
 
+from console.usage import UsageError as UsageError  # noqa: PLC0414 - verbs have it from here
 from server import commands
 from server.client import StackClient, StackError
 from server.config import default_paths
-
-
-class UsageError(Exception):
-    """The command line cannot be carried out as it stands; exit code 2."""
-
 
 # argument types: argparse turns their ValueError into one sentence and exit code 2
 

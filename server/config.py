@@ -154,6 +154,17 @@ def default_paths() -> Paths:
     return Paths(data=Path(dirs.user_data_dir), state=state, runtime=state / "run")
 
 
+def config_folder() -> Path:
+    """Where what a person likes is kept. Raises SettingError where there is no home."""
+    home = os.environ.get("SPARK_SERVE_HOME")
+    if home:
+        return Path(home).expanduser().resolve() / "config"
+    folder = Path(platformdirs.user_config_dir("spark-serve", appauthor=False))
+    if not folder.is_absolute():
+        raise SettingError("This user has no home folder; set SPARK_SERVE_HOME to a folder that can be written.")
+    return folder
+
+
 class LoadSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The people a stack starts with."""
 

@@ -79,6 +79,7 @@ def _state(view: View, *, brief: bool) -> Line:
                 f" FROZEN {fmt.span(view.frozen_s)} ",
                 "frozen",
                 "The display stands still, collecting goes on; space goes on.",
+                "freeze",
             )
         )
     elif view.link == "lost":
@@ -97,7 +98,10 @@ def _state(view: View, *, brief: bool) -> Line:
     if snapshot.people.void:
         parts += line("  ", Span(" VOID ", "badge-warn", fmt.sanitize(snapshot.people.void)))
     if snapshot.recording_s is not None:
-        parts += line(Span("  ● REC ", "rec"), Span(fmt.clock(snapshot.recording_s), "label"))
+        parts += line(
+            Span("  ● REC ", "rec", "a click ends the recording", "record"),
+            Span(fmt.clock(snapshot.recording_s), "label"),
+        )
     if not brief:
         if snapshot.read_only:
             parts += line(Span("   read-only", "warn", fmt.sanitize(snapshot.read_only)))

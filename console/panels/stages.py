@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 
 from console import format as fmt
@@ -11,7 +12,7 @@ from console.ink import Line, Span, beside, fit, line, pick, text_width
 from console.panels.gpu import MBU_NOTE, MFU_NOTE, has_gpm, memory_name
 from console.panels.queue import blocked, limit_note, limit_words
 from console.view import View, figure, quantile_note
-from server.telemetry.snapshot import People, Queue, Snapshot, Value
+from server.telemetry.snapshot import Engine, People, Queue, Snapshot, Value
 
 Column = tuple[Line, Line, Line]
 
@@ -21,6 +22,17 @@ GLOW_AT_LEAST_SHARE = 0.05
 
 _WAITS = {"queue": 2, "front end": 1, "engine queue": 3, "prefill": 3}
 """Stage of the breakdown -> column of the strip."""
+
+
+LEADS_TO = (
+    "show_screen('load')",
+    "show_screen('requests')",
+    "policy",
+    "show_screen('engine')",
+    "show_screen('engine')",
+    "show_screen('requests')",
+)
+"""Where a click on a column goes: to what can be seen of it, or done about it."""
 
 
 def glowing(snapshot: Snapshot) -> tuple[int, str, float] | None:
@@ -48,7 +60,7 @@ def glowing(snapshot: Snapshot) -> tuple[int, str, float] | None:
 def stages(view: View, cells: int, rows: int) -> list[Line]:
     """Titles with arrows, three figure lines, and a sparkline in the rows that are left."""
     snapshot = view.snapshot or Snapshot(seq=0, at=0.0, wall=0.0)
-    edges = [1 + (cells - 2) * i // 6 for i in range(7)]
+    edges = _edges(cells)
     glow = glowing(snapshot)
     spark_rows = max(0, rows - 4)
     blocks: list[tuple[list[Line], int]] = [([], 1)]
@@ -66,6 +78,15 @@ def stages(view: View, cells: int, rows: int) -> list[Line]:
             block += [line(Span(row, style, note)) for row in raster.spark(values, top, spark_rows)]
         blocks.append((block, room))
     return [fit(row, cells) for row in beside(blocks)][:rows]
+
+
+def _edges(cells: int) -> list[int]:
+    return [1 + (cells - 2) * i // 6 for i in range(7)]
+
+
+def leads_to(x: int, cells: int) -> str:
+    """The action behind a click at this cell of the strip."""
+    return LEADS_TO[min(5, max(0, bisect_right(_edges(cells), x) - 1))]
 
 
 def _title(name: str, room: int, *, hot: bool, note: str, last: bool) -> Line:
@@ -192,14 +213,19 @@ def _lost(lost: Value, unit: str, room: int) -> Line:
     )
 
 
+def queue_style(queue: Queue) -> str:
+    """Of the number that wait: none, some, or all that may."""
+    waiting, limit = fmt.known(queue.depth.v), fmt.known(queue.max_queue.v)
+    full = waiting is not None and limit is not None and limit > 0 and waiting >= limit
+    return "bad" if full else "warn" if waiting else "figure"
+
+
 def _queue(snapshot: Snapshot, room: int) -> Column:
     queue = snapshot.queue
     waiting = fmt.known(queue.depth.v)
     limit = fmt.known(queue.max_queue.v)
-    full = waiting is not None and limit is not None and limit > 0 and waiting >= limit
-    first = figure(
-        queue.depth, fmt.count(waiting), unit="waiting", style="bad" if full else "warn" if waiting else "figure"
-    )
+    full = queue_style(queue) == "bad"
+    first = figure(queue.depth, fmt.count(waiting), unit="waiting", style=queue_style(queue))
     if full:
         first = pick(
             room,
@@ -228,16 +254,21 @@ def _admits(queue: Queue, room: int) -> Line:
     return pick(room, *(line(label, Span(f", {one}", "label", note)) for one in told), line(label))
 
 
+def batch_style(engine: Engine) -> str:
+    """Of the number that run: amber where every slot is taken."""
+    cap, running = engine.max_num_seqs.v, engine.running.v
+    return "warn" if cap and running is not None and running >= cap else "figure"
+
+
 def _server(snapshot: Snapshot, room: int) -> Column:
     engine = snapshot.engine
     cap = engine.max_num_seqs.v
     running = engine.running
-    full = cap and running.v is not None and running.v >= cap
     of = f"/{fmt.count(cap)}" if cap is not None else "/?"
     if fmt.age(running.age_s):
         batch = figure(running, fmt.count(running.v) + of)
     else:
-        batch = figure(running, fmt.count(running.v), style="warn" if full else "figure")
+        batch = figure(running, fmt.count(running.v), style=batch_style(engine))
         batch += line(Span(of if running.v is not None else "", "label", fmt.sanitize(engine.max_num_seqs.why)))
     first: Line = line(Span("batch ", "label")) + batch
     usage = fmt.known(engine.kv_usage.v)
@@ -299,10 +330,15 @@ def _gpu(snapshot: Snapshot, room: int) -> Column:
     )
 
 
+def tokens_out(snapshot: Snapshot) -> Value:
+    """Tokens a second by the engine's own count, else by ours."""
+    engine = snapshot.engine.generation_tokens_per_s
+    return engine if engine.v is not None else snapshot.feel.tokens_per_s
+
+
 def _tokens(snapshot: Snapshot, room: int) -> Column:
     feel = snapshot.feel
-    engine = snapshot.engine.generation_tokens_per_s
-    out = engine if engine.v is not None else feel.tokens_per_s
+    out = tokens_out(snapshot)
     tpot = feel.tpot_s
     name, value = ("p95", tpot.p95) if tpot.p95 is not None else ("p50", tpot.p50)
     label = f"TPOT {name} " if room >= 17 else "TPOT "

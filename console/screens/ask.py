@@ -11,7 +11,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Input, Static
 
-from console.deeds import DEEDS
+from console.deeds import DEEDS, Deed
 from console.screens.overlay import Overlay
 
 
@@ -32,6 +32,13 @@ class AskKey(Overlay[str | None]):
             text.append(f" {meaning}")
         with Vertical(classes="ask"):
             yield Static(text, markup=False)
+
+    def on_click(self, event: events.Click) -> None:
+        """So does a click on its line."""
+        if isinstance(event.widget, Static) and (at := event.get_content_offset(event.widget)) is not None:
+            shown = event.widget.render_line(at.y).text.split()
+            if shown and shown[0] in {*self._answers, "esc"}:
+                self.leave(None if shown[0] == "esc" else shown[0])
 
     def on_key(self, event: events.Key) -> None:
         """A letter answers; escape leaves it."""
@@ -91,24 +98,33 @@ class HelpScreen(Overlay[None]):
 
     def compose(self) -> ComposeResult:
         """Two parts of text."""
+        deeds: tuple[Deed, ...] = getattr(self.app, "deeds", DEEDS)
         text = Text()
         text.append("keys", style="bold")
-        for deed in DEEDS:
+        for deed in deeds:
             if deed.rank and not deed.where and not deed.action.startswith("show_screen"):
                 text.append(f"\n  {deed.shown:<7}", style="bold")
                 text.append(deed.explained)
-        screens = [deed for deed in DEEDS if deed.action.startswith("show_screen")]
+        screens = [deed for deed in deeds if deed.action.startswith("show_screen")]
         text.append("\n  1-5    ", style="bold")
         text.append(f"The screens: {', '.join(deed.label for deed in screens)}")
         for screen, name in (("requests", "2"), ("load", "4"), ("capacity", "5")):
             text.append(f"\n  on {name}   ", style="bold")
-            text.append(", ".join(f"{d.shown} {d.label}" for d in DEEDS if d.rank and d.where == screen))
+            text.append(", ".join(f"{d.shown} {d.label}" for d in deeds if d.rank and d.where == screen))
+        paired = {part for deed in deeds for part in deed.shown.split()[1:]}
+        more = [d for d in deeds if d.keys and not (d.rank or d.where) and d.shown not in paired]
+        text.append("\n  more   ", style="bold")
+        text.append(", ".join(f"{deed.shown} {deed.label}" for deed in more))
         text.append("\n  ctrl+p ", style="bold")
         text.append("All of these by name")
         text.append("\n\nhow to read it\n", style="bold")
         text.append(_READING)
         with VerticalScroll(classes="ask help"):
             yield Static(text, markup=False)
+
+    def on_click(self) -> None:
+        """Closes it too."""
+        self.leave()
 
     def on_key(self, event: events.Key) -> None:
         """Arrows scroll, anything else closes."""

@@ -23,7 +23,10 @@ from server.faults.catalogue import NAMES
 class FaultScreen(Sheet):
     """Key `x`."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("faults"), Binding("x", "leave", "leave", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings("faults"),
+        Binding("x", "leave", "leave", id="cockpit.faults", show=False),
+    ]
 
     def __init__(self) -> None:
         super().__init__(ROWS[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Container
 
@@ -11,7 +12,7 @@ from console.panels.feel import feel
 from console.panels.foot import limit
 from console.panels.gpu import gpu
 from console.panels.queue import queue_row
-from console.panels.stages import stages
+from console.panels.stages import leads_to, stages
 from console.panels.start import NOT_READY, start_panel
 from console.screens.base import CockpitScreen
 from console.view import View
@@ -33,6 +34,12 @@ class FlowScreen(CockpitScreen):
                 yield Canvas(gpu, id="gpu")
         yield Canvas(start_panel, id="start")
         yield Canvas(limit, id="limit")
+
+    async def on_click(self, event: events.Click) -> None:
+        """A stage leads to where more can be seen of it, or done about it."""
+        strip = event.widget
+        if isinstance(strip, Canvas) and strip.id == "stages":
+            await self.app.run_action(leads_to(event.screen_x - strip.region.x, strip.size.width))
 
     def show(self, view: View) -> None:
         """Choose between picture and start, then draw."""

@@ -28,9 +28,9 @@ class Sheet(Overlay[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "leave", show=False),
-        Binding("b", "app.burst", "burst", show=False),
-        Binding("plus,equals_sign", "app.people(1)", "more people", show=False),
-        Binding("minus,underscore", "app.people(-1)", "fewer people", show=False),
+        Binding("b", "app.burst", "burst", id="cockpit.burst", show=False),
+        Binding("plus,equals_sign", "app.people(1)", "more people", id="cockpit.people(1)", show=False),
+        Binding("minus,underscore", "app.people(-1)", "fewer people", id="cockpit.people(-1)", show=False),
     ]
 
     def __init__(self, chosen: str) -> None:

@@ -28,7 +28,10 @@ ECHO_S = 2.0
 class PolicyScreen(Sheet):
     """Key `p`. What is changed is a draft until enter takes it, as one command and one event."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings("policy"), Binding("p", "leave", "leave", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings("policy"),
+        Binding("p", "leave", "leave", id="cockpit.policy", show=False),
+    ]
 
     def __init__(self) -> None:
         super().__init__("order")

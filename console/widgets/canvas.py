@@ -14,7 +14,8 @@ from textual.widget import Widget
 from console.format import sanitize
 from console.ink import Line, Span, fit, is_simple, line, text_width
 from console.messages import PanelFailed
-from console.palette import style_of
+from console.palette import LOUD, style_of
+from console.themes import DARK, Theme
 from console.view import View
 
 Panel = Callable[[View, int, int], list[Line]]
@@ -81,17 +82,15 @@ class Canvas(Widget):
     def render_line(self, y: int) -> Strip:
         """One line of the panel."""
         if y >= len(self._lines):
-            return Strip.blank(self.size.width, style_of("text", colour=self._colour))
-        segments = [
-            Segment(span.text, style_of(span.style, colour=self._colour, stale=self._faded))
-            for span in self._lines[y]
-            if span.text
-        ]
+            return Strip.blank(self.size.width, style_of("text", self._theme))
+        theme = self._theme
+        spans = bared(self._lines[y]) if theme.loud else self._lines[y]
+        segments = [Segment(span.text, style_of(span.style, theme, stale=self._faded)) for span in spans if span.text]
         return Strip(segments, self.size.width)
 
     @property
-    def _colour(self) -> bool:
-        return not self.app.no_color
+    def _theme(self) -> Theme:
+        return getattr(self.app, "look", DARK)
 
     def on_resize(self) -> None:
         """Draw for the new size."""
@@ -121,6 +120,19 @@ class Canvas(Widget):
             if x < 0:
                 return span
         return None
+
+
+def bared(spans: Line) -> Line:
+    """The same with the blanks around what is underlined or reversed as spans of their own, which are neither."""
+    parts: list[Span] = []
+    for span in spans:
+        if span.style in LOUD and (span.text[0] == " " or span.text[-1] == " "):
+            core = span.text.strip(" ")
+            before, _, after = span.text.partition(core) if core else (span.text, "", "")
+            parts += (Span(before), span._replace(text=core), Span(after))
+        else:
+            parts.append(span)
+    return tuple(parts)
 
 
 def changed_spans(old: Line, new: Line) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from textual.pilot import Pilot
 
 from console.app import CockpitApp
 from console.sources.scripted import ScriptedSource
+from console.themes import THEMES
 from server.telemetry.snapshot import Snapshot
 
 Compare = Callable[..., bool]
@@ -38,11 +39,14 @@ def look(
     *,
     past: bool = True,
     keys: tuple[str, ...] = (),
+    theme: str = "dark",
     **source: Any,
 ) -> bool:
     """Compare the picture of this snapshot, with a past that leads to it."""
     app = CockpitApp(
-        ScriptedSource(samples.course(last) if past else [last], **{"kind": "live", **source}), clock=lambda: 0.0
+        ScriptedSource(samples.course(last) if past else [last], **{"kind": "live", **source}),
+        clock=lambda: 0.0,
+        look=THEMES[theme],
     )
 
     async def shown(pilot: Pilot[Any]) -> None:
@@ -265,3 +269,26 @@ def test_flow_with_a_fault(snap_compare: Compare) -> None:
 
 def test_fault_sheet_asks_before_it_kills(snap_compare: Compare) -> None:
     assert look(snap_compare, samples.LOADED, WIDE, keys=("x", "up", "up", "up", "right", "enter"))
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_flow_in_every_theme(snap_compare: Compare, theme: str) -> None:
+    assert look(snap_compare, samples.QUEUE_FULL, WIDE, theme=theme)
+
+
+def test_a_question_on_light(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.LOADED, OLD, theme="light", keys=("c",))
+
+
+@pytest.mark.parametrize("size", [WIDE, OLD], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("state", ["LOADED", "QUEUE_FULL"])
+def test_presenter(snap_compare: Compare, state: str, size: tuple[int, int]) -> None:
+    assert look(snap_compare, getattr(samples, state), size, keys=("v",))
+
+
+def test_presenter_on_a_cpu_and_without_colour(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.CPU, (120, 36), keys=("v",), theme="no-colour")
+
+
+def test_presenter_during_a_start(snap_compare: Compare) -> None:
+    assert look(snap_compare, samples.STARTING, WIDE, keys=("v",))
