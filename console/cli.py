@@ -20,7 +20,7 @@ from typing import NoReturn, get_args
 import msgspec
 import psutil
 
-from console import compare_verb, fault_verb, load_verbs, request_verb
+from console import compare_verb, fault_verb, load_verbs, request_verb, web_verb
 from console.output import WIPE, printable
 from console.sources.base import Source
 from console.verb import UsageError, count, port, positive, seconds_or_off, send
@@ -64,6 +64,7 @@ def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     try:
         options = parser.parse_args(argv)
+        options.argv = sys.argv[1:] if argv is None else argv
         if options.version:
             return _print_version()
         if options.verb is None:
@@ -132,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     console.add_argument("--json", action="store_true", help="with --once: the whole snapshot as JSON")
     console.add_argument("--replay", metavar="FILE", type=Path, help="play a recording instead")
     console.add_argument("--ephemeral", action="store_true", help="stop the stack when the console is left")
+    web_verb.add_options(console)
 
     up = verb("up", _up, "Bring the stack up in the background.")
     _stack_options(up)
@@ -372,9 +374,12 @@ def _asked(question: str) -> str:
 def _console(options: argparse.Namespace) -> int:
     if options.json and not options.once:
         raise UsageError("--json goes with --once.")
+    web_verb.check(options)
     client = StackClient(default_paths())
     if options.once:
         return _print_snapshot(client, options.json)
+    if options.web:
+        return _console_in_browsers(client, options)
     _check_terminal()
     if options.replay is not None:
         from console.sources.replay import ReplaySource
@@ -393,6 +398,14 @@ def _console(options: argparse.Namespace) -> int:
     from console.sources.live import LiveSource
 
     return _open(LiveSource(client.paths.socket), client, ephemeral=options.ephemeral)
+
+
+def _console_in_browsers(client: StackClient, options: argparse.Namespace) -> int:
+    """What has to be asked is asked here; the console that is shown finds a stack that runs."""
+    if options.replay is None and not client.running():
+        _bring_up(client, options)
+    code = web_verb.serve(options, options.argv)
+    return _down(options) if options.ephemeral and client.running() else code
 
 
 def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:

@@ -1,0 +1,182 @@
+"use strict";
+
+const STALE_MS = 3000; // without a picture: it says so
+const SILENT_MS = 6500; // without even a beat (every 2 s): the line is dead, whatever the browser thinks
+const AGAIN_MS = [500, 1000, 2000, 4000];
+
+// xterm.js writes style elements, which the policy of this site forbids; the same rules may come in as style sheets.
+const create = document.createElement.bind(document);
+document.createElement = (name, options) => {
+  const element = create(name, options);
+  if (name !== "style") return element;
+  const sheet = new CSSStyleSheet();
+  document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+  Object.defineProperty(element, "textContent", {
+    get: () => Array.from(sheet.cssRules, (rule) => rule.cssText).join("\n"),
+    set: (text) => sheet.replaceSync(text),
+  });
+  element.remove = () => {
+    document.adoptedStyleSheets = document.adoptedStyleSheets.filter((one) => one !== sheet);
+    Element.prototype.remove.call(element);
+  };
+  return element;
+};
+
+const at = (id) => document.getElementById(id);
+const stage = at("stage"), screen = at("screen"), door = at("door"), state = at("state");
+const clock = (when) => when.toLocaleTimeString([], { hour12: false });
+
+let terminal = null, socket = null, tries = 0, retry = 0;
+let picture = null, message = null, lost = null; // when the last of each was
+
+function say(is, text) {
+  if (state.textContent === text && state.dataset.is === is) return;
+  state.dataset.is = is;
+  state.textContent = text;
+  stage.classList.toggle("old", is !== "live" && is !== "wait");
+}
+
+function open(me) {
+  terminal = new Terminal({
+    cols: me.cells,
+    rows: me.rows,
+    scrollback: 0,
+    fontFamily: 'ui-monospace, "Cascadia Mono", "JetBrains Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace',
+    fontSize: 12,
+    disableStdin: !me.types,
+    cursorInactiveStyle: "none",
+    cursorStyle: "bar",
+    theme: { background: "#0c1118", foreground: "#c6d0db", cursor: "#0c1118" },
+  });
+  terminal.open(screen);
+  terminal.onData((keys) => type(me, new TextEncoder().encode(keys)));
+  terminal.onBinary((keys) => type(me, Uint8Array.from(keys, (sign) => sign.charCodeAt(0))));
+  fit();
+  if (me.types) terminal.focus();
+}
+
+function type(me, keys) {
+  if (me.types && socket && socket.readyState === WebSocket.OPEN) socket.send(keys);
+}
+
+// The cells are fixed; the largest type with which all of them fit.
+function fit() {
+  if (!terminal) return;
+  for (let step = 0; step < 4; step++) {
+    const box = screen.querySelector(".xterm-screen").getBoundingClientRect();
+    if (!box.width || !box.height) return;
+    const scale = Math.min(stage.clientWidth / box.width, stage.clientHeight / box.height);
+    const size = Math.max(3, Math.floor(terminal.options.fontSize * scale * 4) / 4);
+    if (size === terminal.options.fontSize && scale >= 1) return;
+    terminal.options.fontSize = size === terminal.options.fontSize ? size - 0.25 : size;
+    if (step > 0 && scale >= 1 && scale < 1.03) return;
+  }
+}
+
+async function start() {
+  clearTimeout(retry);
+  let answer;
+  try {
+    answer = await fetch("/me", { cache: "no-store" });
+  } catch {
+    return later();
+  }
+  if (answer.status === 401) return knock();
+  if (!answer.ok) return later();
+  const me = await answer.json();
+  door.hidden = true;
+  at("role").textContent = me.types ? "you may type" : "read-only";
+  if (!terminal) open(me);
+  else if (terminal.cols !== me.cells || terminal.rows !== me.rows) {
+    terminal.resize(me.cells, me.rows);
+    fit();
+  }
+  watch();
+}
+
+function watch() {
+  const mine = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/watch`);
+  socket = mine;
+  mine.binaryType = "arraybuffer";
+  message = Date.now();
+  mine.onmessage = (event) => {
+    if (mine !== socket) return;
+    message = Date.now();
+    lost = null;
+    tries = 0;
+    if (!event.data.byteLength) return;
+    picture = new Date();
+    terminal.write(new Uint8Array(event.data));
+  };
+  mine.onclose = () => {
+    if (mine === socket) later();
+  };
+}
+
+function later() {
+  socket = null;
+  lost = lost || new Date();
+  clearTimeout(retry);
+  retry = setTimeout(start, AGAIN_MS[Math.min(tries++, AGAIN_MS.length - 1)] * (0.75 + Math.random() / 2));
+  look();
+}
+
+function look() {
+  if (!door.hidden) return say("wait", "not in yet");
+  if (lost) return say("lost", `connection lost at ${clock(lost)}, trying again`);
+  if (socket && Date.now() - message > SILENT_MS) {
+    const dead = socket;
+    later();
+    dead.close();
+    return;
+  }
+  if (!picture) return say("wait", "connecting");
+  if (Date.now() - picture > STALE_MS) return say("stale", `stale since ${clock(picture)}`);
+  say("live", "live");
+}
+
+function knock() {
+  door.hidden = false;
+  lost = null;
+  look();
+  const code = location.hash.slice(1);
+  if (code) {
+    history.replaceState(null, "", location.pathname);
+    at("code").value = code;
+    enter();
+  } else at("code").focus();
+}
+
+async function enter() {
+  at("why").textContent = "";
+  try {
+    const answer = await fetch("/join", { method: "POST", body: at("code").value });
+    if (answer.ok) return start();
+    at("why").textContent = (await answer.text()) || "That did not work.";
+  } catch {
+    at("why").textContent = "The console cannot be reached.";
+  }
+  at("code").select();
+}
+
+door.addEventListener("submit", (event) => {
+  event.preventDefault();
+  enter();
+});
+at("full").addEventListener("click", () =>
+  document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen());
+new ResizeObserver(fit).observe(stage);
+setInterval(look, 500);
+start();
+
+// For whoever wants to read it otherwise than by eye.
+window.sparkServe = {
+  text: () => {
+    if (!terminal) return "";
+    const lines = terminal.buffer.active;
+    return Array.from({ length: terminal.rows }, (_, row) => lines.getLine(row).translateToString(true)).join("\n");
+  },
+  state: () => state.dataset.is,
+  fontSize: () => terminal && terminal.options.fontSize,
+  drop: () => socket && socket.close(),
+};
