@@ -48,7 +48,7 @@ GOING_AWAY, TOO_BIG = 1001, 1009
 
 
 class Me(msgspec.Struct, frozen=True):
-    """What the page is told of its visitor and of the picture."""
+    """What the page is told of its visitor and of the picture; of who is not in: null."""
 
     role: Role
     types: bool
@@ -160,9 +160,7 @@ class Site:
 
     async def _me(self, request: Request) -> Response:
         role = self._role(request)
-        if role is None:
-            return Response(status_code=401)
-        me = Me(role, self._types(role), *self._size)
+        me = None if role is None else Me(role, self._types(role), *self._size)
         return Response(msgspec.json.encode(me), media_type="application/json")
 
     async def _watch(self, socket: WebSocket) -> None:

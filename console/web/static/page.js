@@ -4,22 +4,25 @@ const STALE_MS = 3000; // without a picture: it says so
 const SILENT_MS = 6500; // without even a beat (every 2 s): the line is dead, whatever the browser thinks
 const AGAIN_MS = [500, 1000, 2000, 4000];
 
-// xterm.js writes style elements, which the policy of this site forbids; the same rules may come in as style sheets.
+// xterm.js writes style elements and style attributes, which the policy of this site forbids. The same rules may come in
+// through the object model: a sheet for each element, and declarations one by one.
 const create = document.createElement.bind(document);
 document.createElement = (name, options) => {
-  const element = create(name, options);
-  if (name !== "style") return element;
+  if (name !== "style") return create(name, options);
   const sheet = new CSSStyleSheet();
   document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
-  Object.defineProperty(element, "textContent", {
-    get: () => Array.from(sheet.cssRules, (rule) => rule.cssText).join("\n"),
-    set: (text) => sheet.replaceSync(text),
-  });
+  const element = create("meta", options);
+  Object.defineProperty(element, "textContent", { set: (rules) => sheet.replaceSync(rules) });
   element.remove = () => {
     document.adoptedStyleSheets = document.adoptedStyleSheets.filter((one) => one !== sheet);
     Element.prototype.remove.call(element);
   };
   return element;
+};
+const setAttribute = Element.prototype.setAttribute;
+Element.prototype.setAttribute = function (name, value) {
+  if (name === "style") this.style.cssText = value;
+  else setAttribute.call(this, name, value);
 };
 
 const at = (id) => document.getElementById(id);
@@ -75,15 +78,13 @@ function fit() {
 
 async function start() {
   clearTimeout(retry);
-  let answer;
+  let me;
   try {
-    answer = await fetch("/me", { cache: "no-store" });
+    me = await (await fetch("/me", { cache: "no-store" })).json();
   } catch {
     return later();
   }
-  if (answer.status === 401) return knock();
-  if (!answer.ok) return later();
-  const me = await answer.json();
+  if (!me) return knock();
   door.hidden = true;
   at("role").textContent = me.types ? "you may type" : "read-only";
   if (!terminal) open(me);
