@@ -1,9 +1,10 @@
 """The console's byte stream cut where it can be cut, and the present screen for who comes later. Pure.
 
-A terminal emulator here would read every byte to know a screen that is seldom asked for. A console can paint all of itself
-when asked, so a latecomer gets what has been written since it last did: like a key frame and the differences after it. Only
-where those have grown beyond `KEPT_BYTES` is the console asked again, and everybody gets that one frame more (23 KB at
-160x48), never more often than the audience's `REPAINT_S` lets it.
+A terminal emulator here would read every byte to know a screen that is seldom asked for: pyte takes 1.3 ms a KiB, 0.5 % of a
+core for a loaded console, twice what serving takes in all; cutting takes 0.01 ms. A console can paint all of itself when
+asked, so a latecomer gets what has been written since it last did: a key frame and the differences after it. Only where those
+have grown beyond `KEPT_BYTES` is the console asked again. Everybody gets that one frame more (41 KB at 160x48, a hundredth
+of a second of the console's), and never more often than the audience's `REPAINT_S` lets it.
 """
 
 from __future__ import annotations

@@ -62,18 +62,22 @@ function type(me, keys) {
   if (me.types && socket && socket.readyState === WebSocket.OPEN) socket.send(keys);
 }
 
-// The cells are fixed; the largest type with which all of them fit.
+// The cells are fixed; the largest type with which all of them fit. A cell's height grows in whole pixels, so that it is
+// tried out around what the proportion says.
 function fit() {
-  if (!terminal) return;
-  for (let step = 0; step < 4; step++) {
-    const box = screen.querySelector(".xterm-screen").getBoundingClientRect();
-    if (!box.width || !box.height) return;
-    const scale = Math.min(stage.clientWidth / box.width, stage.clientHeight / box.height);
-    const size = Math.max(3, Math.floor(terminal.options.fontSize * scale * 4) / 4);
-    if (size === terminal.options.fontSize && scale >= 1) return;
-    terminal.options.fontSize = size === terminal.options.fontSize ? size - 0.25 : size;
-    if (step > 0 && scale >= 1 && scale < 1.03) return;
-  }
+  if (!terminal || !stage.clientWidth || !stage.clientHeight) return;
+  const cells = () => screen.querySelector(".xterm-screen").getBoundingClientRect();
+  if (!cells().width) return;
+  const room = (size) => {
+    terminal.options.fontSize = size;
+    const box = cells();
+    return Math.min(stage.clientWidth / box.width, stage.clientHeight / box.height);
+  };
+  let size = terminal.options.fontSize;
+  size = Math.max(3, Math.floor(size * room(size) * 4) / 4);
+  while (room(size) < 1 && size > 3) size -= 0.25;
+  while (size < 100 && room(size + 0.25) >= 1) size += 0.25;
+  room(size);
 }
 
 async function start() {
