@@ -53,6 +53,13 @@ class Viewer:
         self._ready.set()
         return not self.waits
 
+    def seat(self, present: bytes) -> None:
+        """The present screen, however large, and from here on what changes."""
+        self._pending[:] = [present]
+        self._size = 0
+        self.waits = False
+        self._ready.set()
+
     async def next(self) -> bytes | None:
         """What is to be sent now, as one; None when it has to ask for the present screen first."""
         await self._ready.wait()
@@ -185,5 +192,4 @@ class Audience:
     def _seat_waiting(self) -> None:
         for viewer in self._viewers:
             if viewer.waits:
-                viewer.waits = False
-                viewer.push(self._picture.present(types=viewer.types))
+                viewer.seat(self._picture.present(types=viewer.types))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 
 KEPT_BYTES = 128 * 1024
-"""Of the stream since the last whole repaint, for who comes later."""
+"""Of differences to the last whole repaint, for who comes later."""
 HELD_BYTES = 1024 * 1024
 """Of a frame whose end does not come, before it is passed on without."""
 BEGIN, END = b"\x1b[?2026h", b"\x1b[?2026l"
@@ -49,7 +49,7 @@ class Picture:
         self._rows = rows
         self._rest = b""
         self._kept: list[bytes] | None = []
-        self._size = 0
+        self._since = 0
         self._painted: set[bytes] = set()
         self.whole = False
         """Does what is kept make the present screen?"""
@@ -78,17 +78,18 @@ class Picture:
     def _keep(self, data: bytes) -> None:
         if self._kept is None:
             return
+        self._kept.append(data)
         if not self.whole:
             self._painted.update(_ROW.findall(data))
             self.whole = len(self._painted) >= self._rows
-        self._kept.append(data)
-        self._size += len(data)
-        if self._size > KEPT_BYTES and self.whole:
+            return
+        self._since += len(data)
+        if self._since > KEPT_BYTES:
             self._kept, self.whole = None, False
 
     def begin(self) -> None:
         """Forget; keep from here on: the console has just been asked to paint all of itself."""
-        self._kept, self._size, self.whole = [], 0, False
+        self._kept, self._since, self.whole = [], 0, False
         self._painted.clear()
 
     def present(self, *, types: bool = False) -> bytes:

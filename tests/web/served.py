@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ BOUND_S = 60.0
 @dataclass
 class Served:
     child: Child
+    web: Web
     base: str
     invitations: list[Invitation] = field(default_factory=list)
     figures: list[Figures] = field(default_factory=list)
@@ -58,9 +59,9 @@ class Served:
 class Watcher:
     """One who watches, with a terminal emulator for eyes."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: ClientConnection, cells: int, rows: int) -> None:
         self.socket = socket
-        self.screen = pyte.Screen(CELLS, ROWS)
+        self.screen = pyte.Screen(cells, rows)
         self._stream = pyte.ByteStream(self.screen)
         self.received = 0
 
@@ -90,7 +91,7 @@ class Watcher:
 
     @property
     def cells(self) -> dict[int, dict[int, object]]:
-        return {y: dict(self.screen.buffer[y]) for y in range(ROWS)}
+        return {y: dict(self.screen.buffer[y]) for y in range(self.screen.lines)}
 
 
 @contextlib.asynccontextmanager
@@ -107,18 +108,25 @@ async def watching(served: Served, cookie: str, *, holds: int | None = None) -> 
         additional_headers={"Cookie": cookie},
         origin=served.base,  # type: ignore[arg-type]
     ) as opened:
-        yield Watcher(opened)
+        yield Watcher(opened, served.web.cells, served.web.rows)
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    every_s: float = 0.05, padding: int = 0, *, write: bool = False, people: int = 60, host: str = "127.0.0.1"
+    every_s: float = 0.05,
+    padding: int = 0,
+    *,
+    write: bool = False,
+    people: int = 60,
+    command: Sequence[str] = (),
+    size: tuple[int, int] = (CELLS, ROWS),
 ) -> AsyncIterator[Served]:
-    """A painter, served until the block ends."""
-    web = Web(host, 0, CELLS, ROWS, write, people, 30.0)
+    """A painter, or another command that draws a screen, served until the block ends."""
+    web = Web("127.0.0.1", 0, *size, write, people, 30.0)
     listener = listen(web.host, web.port)
-    child = Child([sys.executable, "-S", PAINTER, str(every_s), str(padding)], CELLS, ROWS, os.environ)
-    served = Served(child, f"http://127.0.0.1:{listener.getsockname()[1]}")
+    command = command or [sys.executable, "-S", PAINTER, str(every_s), str(padding)]
+    child = Child(command, *size, {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"})
+    served = Served(child, web, f"http://127.0.0.1:{listener.getsockname()[1]}")
     invited = asyncio.Event()
 
     def invite(invitation: Invitation) -> None:

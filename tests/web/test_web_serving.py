@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
+from pathlib import Path
 
 import httpx
 import psutil
@@ -12,8 +14,11 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from console.web import picture
 from console.web.pages import MESSAGE_BYTES
 from tests.web.served import BOUND_S, serving, watching
+
+RECORDING = Path(__file__).parents[2] / "screenshots" / "cpu.sparkrec"
 
 
 async def test_a_link_works_once_and_gives_a_cookie_no_script_and_no_other_site_can_use() -> None:
@@ -120,6 +125,22 @@ async def _joined(served: object, cookie: str) -> int:
         await late.until(lambda: late.count >= 0)
         assert late.screen.display[15].startswith("row 16 ░")
         return late.count
+
+
+async def test_the_real_console_paints_for_who_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture, "KEPT_BYTES", 1000)
+    replay = [sys.executable, "-m", "console.cli", "console", "--replay", str(RECORDING)]
+    async with serving(command=replay, size=(100, 30)) as served:
+        async with watching(served, await served.cookie()) as first:
+            await first.until(lambda: "model server" in "".join(first.screen.display))
+            size = first.received
+            await first.until(lambda: first.received > size)
+            async with watching(served, await served.viewers_cookie()) as late:
+                await late.read()
+                await first.until(lambda: first.received > size + 5000)
+                while first.cells != late.cells:
+                    await asyncio.gather(first.read(), late.read())
+        assert served.figures[-1].behind == 0
 
 
 async def test_read_only_drops_what_is_typed_and_counts_it() -> None:

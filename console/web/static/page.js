@@ -36,7 +36,7 @@ function say(is, text) {
   if (state.textContent === text && state.dataset.is === is) return;
   state.dataset.is = is;
   state.textContent = text;
-  stage.classList.toggle("old", is !== "live" && is !== "wait");
+  stage.classList.toggle("lost", is === "lost"); // what is only stale may have been frozen on purpose, to be looked at
 }
 
 function open(me) {
