@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 SMALLEST, LARGEST = (60, 16), (400, 120)
 MOST_PEOPLE = 200
-_SEQUENCE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]")
-_PLACED = re.compile(rb"\x1b\[[0-9]+;[0-9]+H")
+_SEQUENCE = r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]"
+_PLACED = rb"\x1b\[[0-9]+;[0-9]+H"
 
 
 def size(text: str) -> tuple[int, int]:
@@ -168,8 +168,8 @@ class Said:
 def last_words(wrote: bytes) -> str:
     """What the console said outside of its screen when it left, or why it never drew one."""
     _, left, after = wrote.rpartition(b"\x1b[?1049l")
-    if not left and _PLACED.search(after):  # it was still drawing
+    if not left and re.search(_PLACED, after):  # it was still drawing
         return ""
     text = after.decode(errors="replace")
-    plain = _SEQUENCE.sub("", text).replace("\r", "").strip()
+    plain = re.sub(_SEQUENCE, "", text).replace("\r", "").strip()
     return "\n".join(line for line in plain.splitlines() if line.strip())

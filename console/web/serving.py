@@ -163,11 +163,14 @@ async def serve(
         finally:
             if again is not None:
                 loop.remove_reader(again)
+            left = ended.done()
             watching.cancel()
             ended.cancel()
             await pages.close()
             server.should_exit = True
-            code = await child.end(None if ended.done() and not ended.cancelled() else signal.SIGTERM)
+            code = await child.end(
+                None if left else signal.Signals(signalled.result() if signalled.done() else signal.SIGTERM)
+            )
             await asyncio.wait([serving, watching])
     if signalled.done():
         code = 128 + signalled.result()

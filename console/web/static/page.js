@@ -31,6 +31,7 @@ const clock = (when) => when.toLocaleTimeString([], { hour12: false });
 
 let terminal = null, socket = null, tries = 0, retry = 0;
 let picture = null, message = null, lost = null; // when the last of each was
+let why = "";
 
 function say(is, text) {
   if (state.textContent === text && state.dataset.is === is) return;
@@ -113,13 +114,14 @@ function watch() {
     picture = new Date();
     terminal.write(new Uint8Array(event.data));
   };
-  mine.onclose = () => {
-    if (mine === socket) later();
+  mine.onclose = (event) => {
+    if (mine === socket) later(event.reason);
   };
 }
 
-function later() {
+function later(reason) {
   socket = null;
+  if (!lost) why = reason || "connection lost";
   lost = lost || new Date();
   clearTimeout(retry);
   retry = setTimeout(start, AGAIN_MS[Math.min(tries++, AGAIN_MS.length - 1)] * (0.75 + Math.random() / 2));
@@ -128,7 +130,7 @@ function later() {
 
 function look() {
   if (!door.hidden) return say("wait", "not in yet");
-  if (lost) return say("lost", `connection lost at ${clock(lost)}, trying again`);
+  if (lost) return say("lost", `${why} at ${clock(lost)}, trying again`);
   if (socket && Date.now() - message > SILENT_MS) {
     const dead = socket;
     later();
