@@ -80,7 +80,7 @@ def serve_command(options: argparse.Namespace, command: Sequence[str]) -> int:
     import uvloop
 
     from console.web.child import Child
-    from console.web.serving import ListenError, Web, beyond_here, listen
+    from console.web.serving import ListenError, Web, beyond_here, in_front, listen
     from console.web.serving import serve as serving
     from server.client import StackError
 
@@ -106,7 +106,7 @@ def serve_command(options: argparse.Namespace, command: Sequence[str]) -> int:
         )
     chosen = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
     kept = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
-    terminal = sys.stdin is not None and sys.stdin.isatty()
+    terminal = sys.stdin is not None and sys.stdin.isatty() and in_front(sys.stdin.fileno())
     said = Said(web.write, web.people, web.minutes, live=sys.stdout.isatty(), can_renew=terminal)
     child = Child(command, cells, rows, {**kept, **chosen})
     with listener:

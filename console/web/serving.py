@@ -112,6 +112,14 @@ def _outside() -> Iterator[str]:
                 yield one.address
 
 
+def in_front(terminal: int) -> bool:
+    """Is this the job that its terminal's lines are for? Reading them as another would stop it."""
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+
+
 def names_of(host: str) -> set[str]:
     """Names under which browsers may ask for this machine."""
     own = socket.gethostname().lower()
@@ -144,7 +152,7 @@ async def serve(
 
     def entered() -> None:
         assert again is not None
-        if os.read(again, 1024):
+        if in_front(again) and os.read(again, 1024):
             renew()
         else:
             loop.remove_reader(again)
