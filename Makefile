@@ -16,6 +16,7 @@ console: $(VENV)/.ready
 
 test: $(VENV)/.ready-dev
 	@$(BIN)/spark-serve engine install --if-missing
+	@$(BIN)/python -m tests.web.browser
 	$(BIN)/python -m pytest $(ARGS)
 
 faults: $(VENV)/.ready-dev

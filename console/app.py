@@ -151,8 +151,8 @@ class CockpitApp(Dressed[Left]):
         assert self._driver is not None
         if getattr(self._driver, "_must_signal_resume", True):
             self._driver.resume_application_mode()
-        else:
-            self.call_later(self._repaint)
+        else:  # at once: nothing else may come that wakes the loop
+            asyncio.get_running_loop().call_soon_threadsafe(self.call_later, self._repaint)
 
     def _repaint(self) -> None:
         """Every cell: somebody else may have written over them."""

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, get_args
 import msgspec
 import psutil
 
-from console import compare_verb, fault_verb, load_verbs, report_verb, request_verb, settings_verb
+from console import compare_verb, fault_verb, load_verbs, report_verb, request_verb, settings_verb, web_verb
 from console.output import WIPE, printable
 from console.sources.base import Source
 from console.themes import NO_COLOUR, THEME_CHOICES, theme_of
@@ -65,6 +65,7 @@ def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     try:
         options = parser.parse_args(argv)
+        options.argv = sys.argv[1:] if argv is None else argv
         if options.version:
             return _print_version()
         if options.verb is None:
@@ -138,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     console.add_argument("--theme", choices=THEME_CHOICES, help="colours; default: the settings', else the terminal's")
     console.add_argument("--no-color", "--no-colour", action="store_true", help="no colours; so does NO_COLOR")
     console.add_argument("--ephemeral", action="store_true", help="stop the stack when the console is left")
+    web_verb.add_options(console)
 
     up = verb("up", _up, "Bring the stack up in the background.")
     _stack_options(up)
@@ -380,6 +382,7 @@ def _asked(question: str) -> str:
 def _console(options: argparse.Namespace) -> int:
     if options.json and not options.once:
         raise UsageError("--json goes with --once.")
+    web_verb.check(options)
     client = StackClient(default_paths())
     if options.once:
         return _print_snapshot(client, options.json)
@@ -387,6 +390,8 @@ def _console(options: argparse.Namespace) -> int:
         raise UsageError(
             f"A replay fills in nothing: spark-serve report {options.replay} --homework {options.homework}"
         )
+    if options.web:
+        return _console_in_browsers(client, options)
     _check_terminal()
     homework = None if options.homework is None else report_verb.named_homework(options.homework)
     liked = _liked(options)
@@ -409,6 +414,14 @@ def _console(options: argparse.Namespace) -> int:
     from console.sources.live import LiveSource
 
     return _open(LiveSource(client.paths.socket), client, liked, ephemeral=options.ephemeral)
+
+
+def _console_in_browsers(client: StackClient, options: argparse.Namespace) -> int:
+    """What has to be asked is asked here; the console that is shown finds a stack that runs."""
+    if options.replay is None and not client.running():
+        _bring_up(client, options)
+    code = web_verb.serve(options, options.argv)
+    return _down(options) if options.ephemeral and client.running() else code
 
 
 def _liked(options: argparse.Namespace) -> dict[str, Any]:

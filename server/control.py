@@ -221,7 +221,13 @@ class OwnersOnly(HttpToolsProtocol):
 async def serve(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
     """Serve until the block ends; streams still open then are cut, the path is removed."""
     config = uvicorn.Config(
-        app, http=OwnersOnly, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        app,
+        http=OwnersOnly,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]  # the stack owns its signals
