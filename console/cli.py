@@ -20,7 +20,7 @@ from typing import NoReturn, get_args
 import msgspec
 import psutil
 
-from console import compare_verb, fault_verb, load_verbs, request_verb
+from console import compare_verb, fault_verb, load_verbs, replay_verb, request_verb
 from console.output import WIPE, printable
 from console.sources.base import Source
 from console.verb import UsageError, count, port, positive, seconds_or_off, send
@@ -130,8 +130,10 @@ def _parser() -> argparse.ArgumentParser:
     _stack_options(console)
     console.add_argument("--once", action="store_true", help="print one frame of the running stack and exit")
     console.add_argument("--json", action="store_true", help="with --once: the whole snapshot as JSON")
-    console.add_argument("--replay", metavar="FILE", type=Path, help="play a recording instead")
+    replay_verb.add_console(console)
     console.add_argument("--ephemeral", action="store_true", help="stop the stack when the console is left")
+
+    replay_verb.add_demo(verb, _demo)
 
     up = verb("up", _up, "Bring the stack up in the background.")
     _stack_options(up)
@@ -372,19 +374,13 @@ def _asked(question: str) -> str:
 def _console(options: argparse.Namespace) -> int:
     if options.json and not options.once:
         raise UsageError("--json goes with --once.")
+    replay_verb.check(options)
     client = StackClient(default_paths())
     if options.once:
         return _print_snapshot(client, options.json)
     _check_terminal()
     if options.replay is not None:
-        from console.sources.replay import ReplaySource
-        from server.telemetry.recording import RecordingError, read
-
-        try:
-            next(iter(read(options.replay)), None)
-        except RecordingError as error:
-            raise StackError(str(error)) from None
-        return _open(ReplaySource(options.replay), client, ephemeral=False)
+        return _open(replay_verb.source(options.replay, options), client, ephemeral=False)
     if client.running():
         if options.attach or options.model != "auto":
             print("spark-serve: a stack is running; opening it as it is (spark-serve down ends it).", file=sys.stderr)
@@ -398,12 +394,12 @@ def _console(options: argparse.Namespace) -> int:
 def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
     """Run the cockpit until it is left; its last words go to the restored terminal."""
     gc.disable()  # what is imported lives for ever: looking through it again and again is a sixth of the start
-    from console.app import CockpitApp
+    from console.replaying import cockpit
     from console.trouble import Trouble
 
     gc.freeze()
     gc.enable()
-    app = CockpitApp(source, trouble=Trouble(client.paths.logs / "console.log"))
+    app = cockpit(source, trouble=Trouble(client.paths.logs / "console.log"))
     daemon = client.daemon()
     left = app.run()
     if left is None:
@@ -426,6 +422,12 @@ def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
 def _interactive() -> bool:
     """Can a person be asked?"""
     return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _demo(options: argparse.Namespace) -> int:
+    source = replay_verb.demo_source(options)
+    _check_terminal()
+    return _open(source, StackClient(default_paths()), ephemeral=False)
 
 
 def _in_background() -> bool:

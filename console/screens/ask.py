@@ -89,6 +89,11 @@ figure on this screen is wrong, and it says so."""
 class HelpScreen(Overlay[None]):
     """Keys, and how to read the screen. Any key closes it."""
 
+    def __init__(self, where: str = "") -> None:
+        """`where`: what else has keys of its own now, e.g. a replay."""
+        super().__init__()
+        self._where = where
+
     def compose(self) -> ComposeResult:
         """Two parts of text."""
         text = Text()
@@ -103,6 +108,11 @@ class HelpScreen(Overlay[None]):
         for screen, name in (("requests", "2"), ("load", "4"), ("capacity", "5")):
             text.append(f"\n  on {name}   ", style="bold")
             text.append(", ".join(f"{d.shown} {d.label}" for d in DEEDS if d.rank and d.where == screen))
+        if self._where:
+            text.append(f"\n  {self._where:<7}", style="bold")
+            text.append(
+                ", ".join(f"{deed.shown} {deed.label}" for deed in DEEDS if deed.rank and deed.where == self._where)
+            )
         text.append("\n  ctrl+p ", style="bold")
         text.append("All of these by name")
         text.append("\n\nhow to read it\n", style="bold")

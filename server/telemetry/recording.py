@@ -10,9 +10,10 @@ import contextlib
 import os
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
@@ -23,6 +24,8 @@ FORMAT = "spark-serve-recording"
 LINE_LIMIT = 16 * 1024 * 1024
 """Bytes of one unpacked line; a snapshot has about 10 KB."""
 _GZIP = 31
+_LEVEL = 8
+"""7 % smaller than 6 for 0.1 ms a snapshot; 9 gains nothing."""
 _CHUNK = 64 * 1024
 
 
@@ -62,7 +65,7 @@ class Recorder:
             raise RecordingError(f"{path} cannot be written ({error.strerror}).") from None
         os.fchmod(descriptor, 0o600)  # a umask may have taken the owner's own bits
         self._file: BinaryIO = os.fdopen(descriptor, "wb", buffering=0)
-        self._packer = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
+        self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
         self._append(msgspec.json.encode(Header(FORMAT, SCHEMA_VERSION, time.time())))
 
     @property
@@ -146,8 +149,17 @@ def read(path: Path) -> Iterator[Snapshot]:
 
     Raises RecordingError, on the first step, when it is no recording of this version.
     """
-    lines = _lines(path)
-    first = next(lines, None)
+    with Lines(path) as lines:
+        check(path, next(lines, None))
+        for line in lines:
+            try:
+                yield snapshot_decoder.decode(line)
+            except UNREADABLE:
+                return
+
+
+def check(path: Path, first: bytes | None) -> Header:
+    """The header in a file's first line. Raises RecordingError when it is none of this version."""
     if first is None:
         raise RecordingError(f"{path} is empty, cut before its header, or not a recording.")
     try:
@@ -161,30 +173,88 @@ def read(path: Path) -> Iterator[Snapshot]:
             f"{path} has schema version {header.schema_version} and this spark-serve reads {SCHEMA_VERSION}; "
             "replay it with the version that recorded it."
         )
-    for line in lines:
+    return header
+
+
+class Bookmark(NamedTuple):
+    """Where reading can be taken up again, about 45 KB."""
+
+    offset: int
+    """Of the first packed byte that was not unpacked."""
+    unpacker: zlib._Decompress
+    rest: bytes
+    """The begin of the line that goes on there."""
+    lines: int
+    """That came before."""
+
+
+class Lines:
+    """The whole lines of a recording; what is torn at its end is left out.
+
+    `bookmark` is the state before the chunk that was unpacked last: whoever goes on from it gets some lines again, and counts
+    them by `Bookmark.lines`.
+    """
+
+    def __init__(self, path: Path, at: Bookmark | None = None) -> None:
+        """Raises RecordingError."""
+        if path.exists() and not path.is_file():
+            raise RecordingError(f"{path} is not a file.")
         try:
-            yield snapshot_decoder.decode(line)
-        except UNREADABLE:
-            return
+            self._file = path.open("rb")
+        except OSError as error:
+            raise RecordingError(f"{path} cannot be read ({error.strerror}).") from None
+        self._path = path
+        self._unpacker = zlib.decompressobj(_GZIP) if at is None else at.unpacker.copy()
+        self._rest = b"" if at is None else at.rest
+        self._offset = 0 if at is None else at.offset
+        self._lines = 0 if at is None else at.lines
+        """Unpacked so far."""
+        self._packed = b""
+        """Read and not unpacked."""
+        self._whole: deque[bytes] = deque()
+        self._over = False
+        self._file.seek(self._offset)
+        self.bookmark = self._mark()
 
+    def __enter__(self) -> Lines:
+        return self
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """Whole lines; what is torn at the end is left out."""
-    if path.exists() and not path.is_file():
-        raise RecordingError(f"{path} is not a file.")
-    unpacker = zlib.decompressobj(_GZIP)
-    rest = b""
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                while chunk:
-                    rest += unpacker.decompress(chunk, LINE_LIMIT)
-                    chunk = unpacker.unconsumed_tail
-                    *whole, rest = rest.split(b"\n")
-                    yield from whole
-                    if len(rest) > LINE_LIMIT:
-                        return
-    except OSError as error:
-        raise RecordingError(f"{path} cannot be read ({error.strerror}).") from None
-    except zlib.error:
-        return
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Lines:
+        return self
+
+    def __next__(self) -> bytes:
+        """Raises RecordingError."""
+        while not self._whole:
+            if self._over:
+                raise StopIteration
+            try:
+                self._unpack()
+            except OSError as error:
+                raise RecordingError(f"{self._path} cannot be read ({error.strerror}).") from None
+            except zlib.error:
+                self._over = True
+        return self._whole.popleft()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def _unpack(self) -> None:
+        if not self._packed:
+            self.bookmark = self._mark()
+            self._packed = self._file.read(_CHUNK)
+            self._offset += len(self._packed)
+            if not self._packed:
+                self._over = True
+                return
+        *whole, self._rest = (self._rest + self._unpacker.decompress(self._packed, LINE_LIMIT)).split(b"\n")
+        self._packed = self._unpacker.unconsumed_tail
+        self._whole.extend(whole)
+        self._lines += len(whole)
+        self._over = len(self._rest) > LINE_LIMIT
+
+    def _mark(self) -> Bookmark:
+        return Bookmark(self._offset, self._unpacker.copy(), self._rest, self._lines)
