@@ -103,7 +103,7 @@ def _bar(playing: Playing, cells: int) -> Line:
         tick = ticks.get(cell)
         text, style = ("━", "work") if cell < head else ("─", "faint")
         note = f"go to {_clock(at, length_s >= 3600)}"
-        if tick is not None and tick.mark[:1].isalnum():
+        if tick is not None and tick.mark[:1].isalnum() and tick.mark.isascii():
             text, style, at = tick.mark[0], "mark", tick.position_s
             note = f"{_clock(at, length_s >= 3600)} {fmt.sanitize(tick.text, 60)}"
         if cell == head:
