@@ -7,6 +7,7 @@ for all of them is a quarter of the size of one gzip member each.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 import zlib
@@ -24,6 +25,9 @@ FORMAT = "spark-serve-recording"
 LINE_LIMIT = 16 * 1024 * 1024
 """Bytes of one unpacked line; a snapshot has about 10 KB."""
 _GZIP = 31
+REQUESTS = (".requests.jsonl.gz", ".requests.jsonl")
+"""What follows a recording's name in that of its requests: as they are written, and unpacked by somebody."""
+FLUSH_S = 2.0
 _LEVEL = 8
 """7 % smaller than 6 for 0.1 ms a snapshot; 9 gains nothing."""
 _CHUNK = 64 * 1024
@@ -52,6 +56,8 @@ class Recorder:
         """Create `path`. Raises RecordingError when it exists or cannot be written."""
         self.path = path
         self._requests: BinaryIO | None = None
+        self._requests_packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+        self._requests_flushed_at = -math.inf
         self._kept: dict[int, int] = {}
         """Descriptor -> the one of the disk that it stood for, while `fill` holds."""
         self.snapshots = 0
@@ -76,20 +82,22 @@ class Recorder:
     def write(self, snapshot: Snapshot) -> None:
         """Append one snapshot. Raises OSError (a full disk)."""
         self._append(snapshot_encoder.encode(snapshot))
+        if snapshot.at - self._requests_flushed_at >= FLUSH_S:
+            self._requests_flushed_at = snapshot.at
+            self.flush()
         if self._first_at is None:
             self._first_at = snapshot.at
         self._last_at = snapshot.at
         self.snapshots += 1
 
     def write_request(self, line: bytes) -> None:
-        """Append what somebody saw of one request, a JSON line, to the file beside it (see `requests_beside`). Raises
-        OSError."""
+        """Append what somebody saw of one request, a JSON line, to the file beside it (see `requests_beside`); a crash costs
+        those of the last `FLUSH_S`. Raises OSError."""
         if self._requests is None:
-            descriptor = os.open(
-                requests_beside(self.path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
-            )
+            beside = self.path.with_name(self.path.name + REQUESTS[0])
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             self._requests = os.fdopen(descriptor, "wb")
-        self._requests.write(line.rstrip(b"\n") + b"\n")
+        self._requests.write(self._requests_packer.compress(line.rstrip(b"\n") + b"\n"))
 
     def fill(self, device: str) -> None:
         """Let every write go to this device instead, e.g. one that is always full, until `relieve`. Raises OSError."""
@@ -115,11 +123,14 @@ class Recorder:
     def flush(self) -> None:
         """Everything that was written can be read. Raises OSError."""
         if self._requests is not None:
+            self._requests.write(self._requests_packer.flush(zlib.Z_SYNC_FLUSH))
             self._requests.flush()
 
     def close(self) -> None:
         """End the stream. On a full disk its end is missing, which costs nothing."""
         if self._requests is not None:
+            with contextlib.suppress(OSError):
+                self._requests.write(self._requests_packer.flush())
             with contextlib.suppress(OSError):
                 self._requests.close()
             self._requests = None
@@ -139,9 +150,11 @@ class Recorder:
 
 
 def requests_beside(path: Path) -> Path:
-    """Where a recording keeps the records of single requests: JSON lines that `loadgen.trace` can replay. Beside the client's
-    records stand the gateway's and the engine's times, of another `type`, as they came (`server.telemetry.recorded`)."""
-    return path.with_name(path.name + ".requests.jsonl")
+    """Where a recording keeps the records of single requests: JSON lines, packed (gzip) or plain, that `loadgen.trace` can
+    replay. Beside the client's records stand the gateway's and the engine's times, of another `type`, as they came
+    (`server.telemetry.recorded`)."""
+    places = [path.with_name(path.name + suffix) for suffix in REQUESTS]
+    return next((place for place in places if place.exists()), places[0])
 
 
 def read(path: Path) -> Iterator[Snapshot]:

@@ -21,7 +21,7 @@ from textual.pilot import Pilot
 
 from console.app import CockpitApp
 from console.history import SERIES, History
-from console.ink import plain, width
+from console.ink import Line, Span, line, plain, width
 from console.panels.progress import Playing, Tick, progress
 from console.replay_verb import RECORDINGS, SHIPPED
 from console.replaying import ReplayApp, cockpit
@@ -29,6 +29,7 @@ from console.sources import tape as tape_module
 from console.sources.base import SourceGoneError
 from console.sources.player import Moment, Player, moment
 from console.sources.replay import LOOP_HOLD_S, ReplaySource
+from console.sources.scripted import ScriptedSource
 from console.sources.tape import Tape
 from loadgen.records import RequestRecord
 from server.telemetry import recording
@@ -273,9 +274,7 @@ def test_what_is_wrong_with_a_source_keeps_its_place() -> None:
     assert "engine does not answer" in text
 
 
-def samples_trouble() -> Any:
-    from console.ink import Span, line
-
+def samples_trouble() -> Line:
     return line(Span("engine does not answer", "warn"))
 
 
@@ -408,9 +407,7 @@ async def test_the_palette_jumps_to_every_event_and_offers_no_replay_where_there
         ]
 
 
-def samples_source() -> Any:
-    from console.sources.scripted import ScriptedSource
-
+def samples_source() -> ScriptedSource:
     return ScriptedSource([samples.LOADED], kind="live")
 
 
