@@ -39,12 +39,10 @@ def _verb(name: str, parser: argparse.ArgumentParser, about: Page) -> list[str]:
     out = [f".SS {_text(name)}", ".B", _text(usage), ".PP", _text(parser.description or "")]
     formatter = argparse.HelpFormatter("spark-serve")
     for action in parser._actions:
-        if action.help in {None, argparse.SUPPRESS} or isinstance(action, argparse._HelpAction):
-            continue
-        if isinstance(action, argparse._SubParsersAction):
+        if action.help == argparse.SUPPRESS or isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
             continue
         out += [".TP", f"\\fB{_text(formatter._format_action_invocation(action))}\\fR"]
-        out.append(_text(formatter._expand_help(action)))
+        out += [_text(formatter._expand_help(action))] if action.help else []
     if about.examples:
         out += [".PP", "Examples:", ".RS", ".nf"]
         out += [_text(f"spark-serve {command}" + (f"    # {what}" if what else "")) for command, what in about.examples]
