@@ -52,8 +52,9 @@ _header_decoder = msgspec.json.Decoder(Header)
 class Recorder:
     """Writes one recording."""
 
-    def __init__(self, path: Path) -> None:
-        """Create `path`. Raises RecordingError when it exists or cannot be written."""
+    def __init__(self, path: Path, *, wall: float | None = None) -> None:
+        """Create `path`; `wall`: Unix seconds at which it begins, None for now. Raises RecordingError when it exists or cannot
+        be written."""
         self.path = path
         self._requests: BinaryIO | None = None
         self._requests_packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
@@ -72,7 +73,7 @@ class Recorder:
         os.fchmod(descriptor, 0o600)  # a umask may have taken the owner's own bits
         self._file: BinaryIO = os.fdopen(descriptor, "wb", buffering=0)
         self._packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
-        self._append(msgspec.json.encode(Header(FORMAT, SCHEMA_VERSION, time.time())))
+        self._append(msgspec.json.encode(Header(FORMAT, SCHEMA_VERSION, time.time() if wall is None else wall)))
 
     @property
     def recorded_s(self) -> float:

@@ -238,7 +238,7 @@ def test_reading_goes_on_from_any_bookmark(tmp_path: Path, monkeypatch: pytest.M
         for line in lines:
             whole.append(line)
             marks.append(lines.bookmark)
-    assert len(set(mark.offset for mark in marks)) > 10
+    assert len({mark.offset for mark in marks}) > 10
     for mark in marks[::7]:
         with Lines(path, mark) as again:
             assert list(again) == whole[mark.lines :]
