@@ -71,9 +71,10 @@ REPLAY = "replay"
 
 _MOVES = (
     # action, key, as shown, label, explained, title, rank
+    ("freeze", "", "space", "pause", "Stand still, or play on; at the end, play it again", "pause", 5),
     ("skip(-10)", "comma", ", .", "10s", "Ten seconds back, on with .", "10 s back", 5),
     ("skip(10)", "full_stop", ".", "10s", "Ten seconds on", "10 s on", 0),
-    ("skip(-60)", "less_than_sign", "< >", "60s", "A minute back, on with >", "a minute back", 3),
+    ("skip(-60)", "less_than_sign", "< >", "60s", "A minute back, on with >", "a minute back", 2),
     ("skip(60)", "greater_than_sign", ">", "60s", "A minute on", "a minute on", 0),
     (
         "to_event(-1)",

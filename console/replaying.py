@@ -52,13 +52,23 @@ class ReplayApp(CockpitApp):
         """What the screen shows now."""
         view = super().view()
         still = self.replay.paused or self.replay.ended
-        moves = [KeyHint("space", "play" if still else "pause", "freeze", rank=5)]
-        moves += [KeyHint(d.shown, d.label, d.action, rank=d.rank) for d in DEEDS if d.where == REPLAY and d.rank]
+        moves = [
+            KeyHint(
+                deed.shown, "play" if still and deed.action == "freeze" else deed.label, deed.action, rank=deed.rank
+            )
+            for deed in DEEDS
+            if deed.where == REPLAY and deed.rank
+        ]
+        others = [
+            replace(key, rank=5) if key.action == "detach" else key
+            for key in view.keys
+            if not key.why_not and key.action not in NOT_HERE
+        ]
         return replace(
             view,
             link="ended" if self.replay.ended and view.link == "replay" else view.link,
             playing=self._playing(),
-            keys=(*moves, *(key for key in view.keys if not key.why_not and key.action not in NOT_HERE)),
+            keys=(*moves, *others),
         )
 
     def _playing(self) -> Playing:
@@ -109,7 +119,8 @@ class ReplayApp(CockpitApp):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every deed, and every event of the recording."""
-        yield from super().get_system_commands(screen)
+        elsewhere = {deed.named for deed in DEEDS if deed.where != REPLAY and deed.action in NOT_HERE}
+        yield from (command for command in super().get_system_commands(screen) if command.title not in elsewhere)
         for deed in DEEDS:
             if deed.where == REPLAY:
                 yield self._command(deed.named, deed.explained, deed.action)
