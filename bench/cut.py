@@ -3,13 +3,14 @@
     python -m bench.cut FILE OUT [--from MOMENT] [--to MOMENT] [--scrub TEXT ...]
 
 A MOMENT is `00:04:10`, or an event of the recording like '64 people-5' or '0 people+4'. Stamps of requests are rounded to
-0.1 ms and ids cut to 12 characters (they stay different, or nothing is written); `--scrub` takes a text, such as a folder's
+0.1 ms and ids cut to 12 characters (two that would become one are an error); `--scrub` takes a text, such as a folder's
 name, out of the engine's arguments and log.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import re
 import sys
@@ -78,7 +79,7 @@ def _short(name: str, value: object, whole: dict[str, str]) -> object:
     if name in IDS and isinstance(value, str):
         short = value[:ID_CHARACTERS]
         if whole.setdefault(short, value) != value:
-            raise SystemExit(f"two ids begin with {short}: nothing was written that could be told apart")
+            raise ValueError(f"two ids begin with {short}, and could not be told apart")
         return short
     return value
 
@@ -97,14 +98,13 @@ def main() -> int:
         begin_s = max(0.0, position_s(options.begin, tape))
         end_s = tape.length_s if options.end is None else position_s(options.end, tape)
         first, last = tape.find(begin_s), tape.find(end_s)
-        recorder = Recorder(options.out, wall=tape.snapshot(first).wall)
-        for index in range(first, last + 1):
-            recorder.write(scrubbed(tape.snapshot(index), options.scrub))
-        lines = 0
-        for part in requests_of(options.recording, tape.at[first], tape.at[last]):
-            recorder.write_request(msgspec.json.encode(part))
-            lines += 1
-        recorder.close()
+        with contextlib.closing(Recorder(options.out, wall=tape.snapshot(first).wall)) as recorder:
+            for index in range(first, last + 1):
+                recorder.write(scrubbed(tape.snapshot(index), options.scrub))
+            lines = 0
+            for part in requests_of(options.recording, tape.at[first], tape.at[last]):
+                recorder.write_request(msgspec.json.encode(part))
+                lines += 1
     except (RecordingError, ValueError) as error:
         print(f"bench.cut: {error}", file=sys.stderr)
         return 1

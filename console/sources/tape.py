@@ -112,7 +112,7 @@ class Tape:
 
     def jumps(self) -> list[Happened]:
         """The events of the recording itself, without those from before its begin."""
-        return [one for one in list(self.happened) if one.event.at >= self.at[0]]
+        return [one for one in list(self.happened) if one.event.at >= self.at[0]] if self.at else []
 
     def snapshot(self, index: int) -> Snapshot:
         """Raises RecordingError when the file is not what it was."""
