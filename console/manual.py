@@ -239,7 +239,7 @@ PAGES: dict[str, Page] = {
     "record": Page(
         "measure",
         "record the running stack, to play or report it later",
-        "About 6 MB an hour under load and 2 MB idle; single requests lie beside it. A crash costs the last second or so.",
+        "2 MB an hour idle, 5 to 8 under load; single requests lie beside it. A crash costs the last two seconds at most.",
         (
             ("record", "into a dated file of the state folder"),
             ("record run.sparkrec --for 120", "two minutes, then stop"),
