@@ -309,7 +309,9 @@ async def test_every_deed_is_in_the_palette() -> None:
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: app.snapshot is not None)
         commands_ = list(app.get_system_commands(app.screen))
-    assert len(commands_) == len([deed for deed in DEEDS if not deed.action.startswith("screen.") and deed.where != REPLAY])
+    assert len(commands_) == len(
+        [deed for deed in DEEDS if not deed.action.startswith("screen.") and deed.where != REPLAY]
+    )
     assert any(one.title == "Preset: lunch rush (C)" for one in commands_)
     assert next(one for one in commands_ if one.title.startswith("Burst")).help.startswith("not now: somebody else's")
 
