@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from console import format as fmt
-from console.ink import Line, Span, between, fit, line, width
+from console.ink import Line, Span, fit, line, width
 
 LEAST_BAR = 16
 """Cells; where the bar would be shorter the words after it go."""
@@ -63,15 +63,16 @@ def times(speed: float) -> str:
 
 
 def progress(playing: Playing, ill: Line, cells: int) -> Line:
-    """Sign, position, bar with the events, length, speed, and what was recorded; `ill`, what is wrong with a source, on its
-    right where it is wrong."""
+    """Sign, position, bar with the events, length, speed, and what was recorded; `ill`, what is wrong with a source, in
+    place of the bar."""
     sign = "■" if playing.ended else "▮▮" if playing.paused else "▶"
     long = playing.length_s >= 3600
     where, whole = _clock(playing.position_s, long), _clock(playing.length_s, long)
     head = line(" ", Span(f"{sign} ", "warn", "space pauses and plays on", "freeze"), Span(f"{where} ", "figure"))
     tail = line(Span(f" {whole}", "label"), Span(f"  {times(playing.speed)}", "figure", "( slower, ) faster"))
     if ill:
-        return between(head + line(Span(f"of {whole}", "label")) + line(" ", tail[1], "  "), ill, cells)
+        left = head + line(Span(f"of {whole}", "label"), tail[1], " ")
+        return left + fit(ill, cells - width(left))
     says = line(*(Span(f"  {part}", style) for part, style in _words(playing) if part))
     while True:
         room = cells - width(head) - width(tail) - width(says) - 1

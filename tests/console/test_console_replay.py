@@ -269,8 +269,10 @@ def test_events_stand_on_the_bar_and_lead_to_where_they_are_shown() -> None:
 
 
 def test_what_is_wrong_with_a_source_keeps_its_place() -> None:
-    text = plain(progress(playing(), samples_trouble(), 80))
-    assert "01:00 of 04:00" in text
+    spans = progress(playing(), samples_trouble(), 80)
+    assert width(spans) == 80
+    text = plain(spans)
+    assert "01:00 of 04:00  1x" in text
     assert "engine does not answer" in text
 
 
