@@ -1,4 +1,5 @@
 # make console   set everything up and open the cockpit on a live stack
+# make demo      the cockpit without an engine: a real recording, over and over (ARGS=cpu: another)
 # make test      set up and run the tests
 # make check     linters, types, import rules
 # make audit     ask a public service for known holes in what is pinned (needs the network)
@@ -9,10 +10,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: console test faults audit check setup wheel clean
+.PHONY: console demo test faults audit check setup wheel clean
 console: $(VENV)/.ready
 	@$(BIN)/spark-serve engine install --if-missing
 	@$(BIN)/spark-serve console $(ARGS)
+
+demo: $(VENV)/.ready
+	@$(BIN)/spark-serve demo $(ARGS)
 
 test: $(VENV)/.ready-dev
 	@$(BIN)/spark-serve engine install --if-missing

@@ -1,10 +1,14 @@
-"""The cockpit's tour: one real stack driven through one chat, a crowd, a burst, slow clients and a cold restart.
+"""The cockpit's tour: one real stack driven through a day in eight minutes, and recorded.
 
-    python -m bench.tour --out DIR [--crowd 64 --burst 200 ...] [-- any `spark-serve up` option]
+    python -m bench.tour --out DIR [--crowd 64 --heavy 200 ...] [-- any `spark-serve up` option]
 
-Writes into DIR: `tour.sparkrec` (the recording), `NAME.svg` (the Flow screen at each step, 160x48, drawn by the real
-console on the live socket), `NAME.json` (the snapshot at that moment), `requests.json`, and `tour.json`: the figures
-that the README and the notes quote. Needs an engine (`spark-serve engine install`); takes about eight minutes.
+One chat, ten friends, 64 people, more and more until it bends, 200 people, another policy, a burst, slow readers, a retry storm
+and a cold restart. Writes into DIR: `tour.sparkrec` with its requests beside it (the recording), `NAME.svg` (the Flow screen at
+each step, 160x48, drawn by the real console on the live socket), `NAME.json` (the snapshot at that moment), `requests.json`,
+and `tour.json`: the figures that the README and the notes quote. Needs an engine (`spark-serve engine install`).
+
+To ship it: `python -m bench.cut DIR/tour.sparkrec console/recordings/h100.sparkrec --from 'engine ready-5' --scrub /home/me/`
+says how many bytes it has; 2 MB is the most, for which people should think for 4 s or more.
 """
 
 from __future__ import annotations
@@ -85,6 +89,52 @@ class Tour:
         self.figures[name] = summary(snapshot)
         say(f"  {name}: {json.dumps(self.figures[name])}")
 
+    def people(self, count: int, seconds: float, name: str = "") -> None:
+        """So many people for so long; with a name the moment is kept."""
+        say(f"{count} people")
+        self.client.send(commands.People(count=count))
+        self.hold(seconds)
+        if name:
+            self.keep(name)
+
+    def run(self, options: argparse.Namespace) -> None:
+        """All steps but the start and the cold restart."""
+        hold, crowd, heavy = options.hold, options.crowd, options.heavy
+        self.hold(hold)
+        self.keep("one-chat")
+        self.people(options.friends, hold, "friends")
+        self.people(crowd, 1.5 * hold, "crowd")
+        asyncio.run(draw(self.client, self.out / "crowd-80x24.svg", [], size=(80, 24)))
+        if heavy:
+            for part in (1, 2):
+                self.people(crowd + (heavy - crowd) * part // 3, 0.7 * hold)
+            self.people(heavy, 1.5 * hold, "heavy")
+            say("policy shortest, and back")
+            self.client.send(commands.Policy(order="shortest", ageing_s=30.0))
+            self.hold(0.8 * hold)
+            self.keep("policy")
+            self.client.send(commands.Policy(order="fifo"))
+            self.people(crowd, 0.7 * hold)
+        say(f"burst {options.burst}")
+        self.client.send(commands.Burst(options.burst))
+        self.until("queue", lambda s: (s.queue.depth.v or 0) > 0, 10)
+        self.keep("burst")
+        self.until("drained", lambda s: not s.queue.depth.v, 120)
+        say(f"{options.slow} slow readers")
+        self.client.send(commands.Extra("slow", options.slow))
+        self.hold(hold)
+        self.keep("slow")
+        self.client.send(commands.Extra("slow", 0))
+        say(f"a retry storm of {options.retriers} at a short queue")
+        rules = self.client.snapshot().queue.rules
+        self.client.send(commands.Policy(max_queue=max(1, options.retriers // 10)))
+        self.client.send(commands.Extra("retrier", options.retriers))
+        self.client.send(commands.Burst(options.burst))
+        self.hold(0.8 * hold)
+        self.keep("storm")
+        self.client.send(commands.Extra("retrier", 0))
+        self.client.send(commands.Policy(max_queue=rules.max_queue if rules is not None else 256))
+
 
 def summary(snapshot: Snapshot) -> dict[str, object]:
     """The figures worth quoting."""
@@ -122,11 +172,13 @@ def summary(snapshot: Snapshot) -> dict[str, object]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--friends", type=int, default=10, help="people who come after the first one")
     parser.add_argument("--crowd", type=int, default=64, help="people of the crowd")
-    parser.add_argument("--heavy", type=int, default=0, help="people of a second, heavier crowd; 0 leaves it out")
+    parser.add_argument("--heavy", type=int, default=200, help="people of a second, heavier crowd; 0 leaves it out")
     parser.add_argument("--burst", type=int, default=200)
     parser.add_argument("--slow", type=int, default=16)
-    parser.add_argument("--hold", type=float, default=45.0, help="seconds each step is watched")
+    parser.add_argument("--retriers", type=int, default=40, help="who come while the queue is short")
+    parser.add_argument("--hold", type=float, default=30.0, help="seconds each step is watched")
     parser.add_argument("--no-restart", action="store_true")
     parser.add_argument("up", nargs="*", help="options for `spark-serve up`, after --")
     options = parser.parse_args()
@@ -136,7 +188,8 @@ def main() -> int:
     began = time.monotonic()
     cli = [sys.executable, "-m", "console.cli"]
     recording = options.out / "tour.sparkrec"
-    recording.unlink(missing_ok=True)
+    for old in options.out.glob(f"{recording.name}*"):
+        old.unlink()
     say("up")
     up = subprocess.Popen([*cli, "up", "--no-discover", "--people", "1", "--record", str(recording), *options.up])
     if up.wait() != 0:
@@ -149,31 +202,7 @@ def main() -> int:
         if ready.engine.phase != "ready":
             return 1
         tour.figures["start"] = [[s.name, s.begin_s, s.end_s] for s in ready.engine.start.stages]
-        say("one chat")
-        tour.hold(options.hold)
-        tour.keep("one-chat")
-        say(f"{options.crowd} people")
-        client.send(commands.People(count=options.crowd))
-        tour.hold(max(options.hold, 75.0))
-        tour.keep("crowd")
-        asyncio.run(draw(client, options.out / "crowd-80x24.svg", [], size=(80, 24)))
-        if options.heavy:
-            say(f"{options.heavy} people")
-            client.send(commands.People(count=options.heavy))
-            tour.hold(max(options.hold, 75.0))
-            tour.keep("heavy")
-            client.send(commands.People(count=options.crowd))
-            tour.hold(15)
-        say(f"burst {options.burst}")
-        client.send(commands.Burst(options.burst))
-        tour.until("queue", lambda s: (s.queue.depth.v or 0) > 0, 10)
-        tour.keep("burst")
-        tour.until("drained", lambda s: not s.queue.depth.v, 120)
-        say(f"{options.slow} slow readers")
-        client.send(commands.Extra("slow", options.slow))
-        tour.hold(max(options.hold, 60.0))
-        tour.keep("slow")
-        client.send(commands.Extra("slow", 0))
+        tour.run(options)
         (options.out / "requests.json").write_bytes(msgspec.json.encode(client.requests(2000)))
         if not options.no_restart:
             say("cold restart")
@@ -202,6 +231,7 @@ def main() -> int:
         except StackError as error:
             say(str(error))
         tour.figures["wall_s"] = time.monotonic() - began
+        tour.figures["bytes"] = sum(part.stat().st_size for part in options.out.glob(f"{recording.name}*"))
         (options.out / "tour.json").write_text(json.dumps(tour.figures, indent=1))
     return 0
 

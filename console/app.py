@@ -22,7 +22,7 @@ from textual.screen import Screen
 from textual.worker import Worker, WorkerState
 
 from console import format as fmt
-from console.deeds import POLICY_CHANGE, Deed, bindings, deed_of, people_step, why_not
+from console.deeds import POLICY_CHANGE, REPLAY, Deed, bindings, deed_of, people_step, why_not
 from console.editing import more_people
 from console.history import History
 from console.kept import KEEP, Kept, Only
@@ -205,16 +205,20 @@ class CockpitApp(Dressed[Left]):
 
     @work(exit_on_error=False)
     async def _ask_requests(self, until: float) -> None:
+        kept = self.kept
         try:
-            self.post_message(RequestsCame(await self.source.requests(self.kept.since, until, KEEP)))
+            self.post_message(RequestsCame(await self.source.requests(kept.since, until, KEEP), "", kept))
         except SourceGoneError as gone:
-            self.post_message(RequestsCame([], str(gone)))
+            self.post_message(RequestsCame([], str(gone), kept))
         finally:
             self._asking = False
 
     @on(RequestsCame)
     def _show_requests(self, message: RequestsCame) -> None:
-        if self.kept.take(message.found, message.why) and isinstance(self.screen, RequestsScreen):
+        if message.kept is not self.kept:  # of another place in a recording
+            if self.snapshot is not None:
+                self._want_requests(RequestsWanted(self.snapshot.at))
+        elif self.kept.take(message.found, message.why) and isinstance(self.screen, RequestsScreen):
             self.screen.renew()
 
     @on(SourceEnded)
@@ -343,7 +347,7 @@ class CockpitApp(Dressed[Left]):
         """Every deed by name, but for moves on a screen."""
         del screen
         for deed in self.deeds:
-            if deed.action.startswith("screen."):
+            if deed.action.startswith("screen.") or deed.where == REPLAY:
                 continue
             reason = self.why_not(deed)
             yield SystemCommand(

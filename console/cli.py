@@ -15,23 +15,36 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
 import msgspec
 import psutil
 
-from console import compare_verb, fault_verb, load_verbs, report_verb, request_verb, settings_verb, web_verb
-from console.output import WIPE, printable
+from console import (
+    compare_verb,
+    engine_verb,
+    fault_verb,
+    help_verb,
+    load_verbs,
+    manual,
+    notes_verbs,
+    policy_verbs,
+    replay_verb,
+    report_verb,
+    request_verb,
+    settings_verb,
+    web_verb,
+)
+from console.output import printable
 from console.sources.base import Source
 from console.themes import NO_COLOUR, THEME_CHOICES, theme_of
-from console.verb import UsageError, count, port, positive, seconds_or_off, send
+from console.verb import UsageError, count, port
 from server import commands
 from server.client import StackClient, StackError
 from server.config import SettingError, StackSettings, be_private, default_paths
 from server.engine.errors import EngineError
-from server.gateway.policy import LimitKind, Order, Overload, PolicyChange
+from server.gateway.policy import PolicyChange
 
-ORDERS, LIMITS, OVERLOADS = get_args(Order), get_args(LimitKind), get_args(Overload)
 SMALLEST_TERMINAL = (60, 16)
 DOWN_TIMEOUT_S = 60.0
 
@@ -111,6 +124,10 @@ def _print_version() -> int:
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the usage is behind --help."""
 
+    def format_help(self) -> str:
+        """Of all of it: the verbs by purpose."""
+        return manual.overview(self) if self.prog == "spark-serve" else super().format_help()
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
@@ -132,14 +149,15 @@ def _parser() -> argparse.ArgumentParser:
     _stack_options(console)
     console.add_argument("--once", action="store_true", help="print one frame of the running stack and exit")
     console.add_argument("--json", action="store_true", help="with --once: the whole snapshot as JSON")
-    console.add_argument("--replay", metavar="FILE", type=Path, help="play a recording instead")
+    replay_verb.add_console(console)
     console.add_argument(
         "--homework", metavar="FILE", type=Path, help="what key e also fills in; written blank where there is none"
     )
-    console.add_argument("--theme", choices=THEME_CHOICES, help="colours; default: the settings', else the terminal's")
-    console.add_argument("--no-color", "--no-colour", action="store_true", help="no colours; so does NO_COLOR")
+    _look_options(console)
     console.add_argument("--ephemeral", action="store_true", help="stop the stack when the console is left")
     web_verb.add_options(console)
+
+    _look_options(replay_verb.add_demo(verb, _demo))
 
     up = verb("up", _up, "Bring the stack up in the background.")
     _stack_options(up)
@@ -149,106 +167,19 @@ def _parser() -> argparse.ArgumentParser:
     status = verb("status", _status, "Say how the stack is; exit code 0 when it serves.")
     status.add_argument("--json", action="store_true", help="the whole snapshot as JSON")
 
-    limits = verb("limits", _send_limits, "Change the gateway's admission limits on the running stack.")
-    limits.add_argument("--max-in-flight", type=count, metavar="N")
-    limits.add_argument("--max-queue", type=count, metavar="N")
-    policy = verb("policy", _send_policy, "Change the gateway's admission policy on the running stack, or print it.")
-    policy.add_argument("order", nargs="?", choices=ORDERS, help="who of those who wait goes next")
-    policy.add_argument("--max-in-flight", type=count, metavar="N")
-    policy.add_argument("--max-queue", type=count, metavar="N")
-    _policy_options(policy)
-    knobs = verb("knobs", _send_knobs, "Change the engine's own scheduling; the engine restarts for it.")
-    knobs.add_argument("--scheduling-policy", choices=["fcfs", "priority"])
-    knobs.add_argument("--max-num-batched-tokens", type=count, metavar="N", help="tokens a step at most")
-    knobs.add_argument("--chunked-prefill", choices=["on", "off"])
-    knobs.add_argument("--max-num-queued-reqs", type=count, metavar="N", help="503 beyond it (vLLM 0.32 and newer)")
-    restart = verb("restart", _send_restart, "Cold-restart the engine: new processes, and what else --kind makes cold.")
-    restart.add_argument(
-        "--kind",
-        choices=["process", "compile", "disk"],
-        default="process",
-        help="process: caches stay warm (default); compile: no compiled graphs; disk: weights not in memory",
-    )
-    marker = verb("marker", _send_marker, "Note an event on the charts.")
-    marker.add_argument("note", nargs="*")
-    record = verb("record", _send_record, "Record the running stack into FILE (default: a dated one), or stop.")
-    record.add_argument("file", metavar="FILE", type=Path, nargs="?")
-    record.add_argument("--stop", action="store_true")
-    logs = verb("logs", _logs, "Print the end of a log: engine, gateway, load, stack or console.")
-    logs.add_argument("child", nargs="?", default="engine", choices=["engine", "gateway", "load", "stack", "console"])
-    logs.add_argument("-n", "--lines", type=count, default=40)
-
+    policy_verbs.add(verb)
+    notes_verbs.add(verb)
     load_verbs.add(verb)
     report_verb.add(verb)
     compare_verb.add(verb)
     fault_verb.add(verb)
     request_verb.add(verb)
     settings_verb.add(verb)
+    engine_verb.add(verb)
+    help_verb.add(verb, parser)
 
-    engine = verb("engine", _engine_help, "Install vLLM in an environment of its own, or look at what is there.")
-    actions = engine.add_subparsers(dest="action", metavar="ACTION")
-    install = actions.add_parser("install", help="make an environment for vLLM")
-    install.set_defaults(run=_engine_install)
-    kind = install.add_mutually_exclusive_group()
-    kind.add_argument("--cuda", action="store_const", const="cuda", dest="device", help="the CUDA build")
-    kind.add_argument("--cpu", action="store_const", const="cpu", dest="device", help="the CPU build")
-    install.add_argument("--python", metavar="PATH", help="the interpreter to make it with")
-    install.add_argument("--index-url", metavar="URL", help="passed on to pip")
-    install.add_argument("--if-missing", action="store_true", help="do nothing when it is there")
-    doctor = actions.add_parser("doctor", help="say what is there, what is not and what to do")
-    doctor.set_defaults(run=_engine_doctor)
-    doctor.add_argument("--engine-python", metavar="PATH")
-    engine.set_defaults(engine_parser=engine)
+    manual.dress(parser)
     return parser
-
-
-def _policy_options(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--ageing", type=seconds_or_off, metavar="S|off", help="after it anybody goes first; default 30"
-    )
-    parser.add_argument("--limit", choices=LIMITS, help="what admits; default in-flight")
-    parser.add_argument(
-        "--token-budget", type=count, metavar="N", help="for --limit tokens; default: the KV cache's size"
-    )
-    parser.add_argument(
-        "--ttft-target", type=positive, metavar="S", help="for --limit adaptive, from dispatch; default 1"
-    )
-    parser.add_argument("--tpot-target", type=positive, metavar="S", help="for --limit adaptive; default 0.2")
-    parser.add_argument("--overload", choices=OVERLOADS, help="what becomes of those for whom there is no place")
-    parser.add_argument("--max-wait", type=positive, metavar="S", help="for --overload estimate; default 30")
-    parser.add_argument("--queue-timeout", type=seconds_or_off, metavar="S|off", help="429 after it; default off")
-    parser.add_argument("--deadline", type=seconds_or_off, metavar="S|off", help="504 after it; default off")
-    parser.add_argument(
-        "--silence",
-        type=seconds_or_off,
-        metavar="S|off",
-        help="give an engine up that sends nothing for S; default 600",
-    )
-    parser.add_argument("--during-restart", choices=["hold", "reject"], help="default hold")
-    parser.add_argument(
-        "--keep-alive", type=seconds_or_off, metavar="S|off", help="SSE comments while queued; default off"
-    )
-
-
-def _policy_change(options: argparse.Namespace, order: str | None, **bounds: int | None) -> dict[str, object]:
-    """The fields of a PolicyChange that the options of `_policy_options` name."""
-    hold = None if options.during_restart is None else options.during_restart == "hold"
-    return {
-        **bounds,
-        "order": order,
-        "ageing_s": options.ageing,
-        "limit": options.limit,
-        "token_budget": options.token_budget,
-        "ttft_target_s": options.ttft_target,
-        "tpot_target_s": options.tpot_target,
-        "overload": options.overload,
-        "max_wait_s": options.max_wait,
-        "queue_timeout_s": options.queue_timeout,
-        "deadline_s": options.deadline,
-        "silence_s": options.silence,
-        "hold": hold,
-        "keep_alive_s": options.keep_alive,
-    }
 
 
 def _stack_options(parser: argparse.ArgumentParser) -> None:
@@ -277,8 +208,8 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
     gateway.add_argument("--port", type=port, default=8101, help="default 8101")
     gateway.add_argument("--max-in-flight", type=count, metavar="N", help="default: max-num-seqs")
     gateway.add_argument("--max-queue", type=count, metavar="N", help="429 beyond it; default 256")
-    gateway.add_argument("--order", choices=ORDERS, help="who of those who wait goes next; default fifo")
-    _policy_options(gateway)
+    gateway.add_argument("--order", choices=policy_verbs.ORDERS, help="who of those who wait goes next; default fifo")
+    policy_verbs.add_options(gateway)
     load_verbs.add_people(parser)
     parser.add_argument("--record", metavar="FILE", type=Path, help="record from the start")
 
@@ -312,7 +243,7 @@ def _settings(options: argparse.Namespace) -> StackSettings:
         slo=options.slo,
         record=str(options.record.resolve()) if options.record else None,
         restart=not options.no_restart,
-        policy=msgspec.convert(_policy_change(options, options.order), PolicyChange),
+        policy=msgspec.convert(policy_verbs.change(options, options.order), PolicyChange),
     )
 
 
@@ -383,6 +314,7 @@ def _console(options: argparse.Namespace) -> int:
     if options.json and not options.once:
         raise UsageError("--json goes with --once.")
     web_verb.check(options)
+    replay_verb.check(options)
     client = StackClient(default_paths())
     if options.once:
         return _print_snapshot(client, options.json)
@@ -396,14 +328,7 @@ def _console(options: argparse.Namespace) -> int:
     homework = None if options.homework is None else report_verb.named_homework(options.homework)
     liked = _liked(options)
     if options.replay is not None:
-        from console.sources.replay import ReplaySource
-        from server.telemetry.recording import RecordingError, read
-
-        try:
-            next(iter(read(options.replay)), None)
-        except RecordingError as error:
-            raise StackError(str(error)) from None
-        return _open(ReplaySource(options.replay), client, liked, ephemeral=False)
+        return _open(replay_verb.source(options.replay, options), client, liked, ephemeral=False)
     if client.running():
         if options.attach or options.model != "auto":
             print("spark-serve: a stack is running; opening it as it is (spark-serve down ends it).", file=sys.stderr)
@@ -441,12 +366,12 @@ def _liked(options: argparse.Namespace) -> dict[str, Any]:
 def _open(source: Source, client: StackClient, liked: dict[str, Any], *, ephemeral: bool) -> int:
     """Run the cockpit until it is left; its last words go to the restored terminal."""
     gc.disable()  # what is imported lives for ever: looking through it again and again is a sixth of the start
-    from console.app import CockpitApp
+    from console.replaying import cockpit
     from console.trouble import Trouble
 
     gc.freeze()
     gc.enable()
-    app = CockpitApp(source, trouble=Trouble(client.paths.logs / "console.log"), **liked)
+    app = cockpit(source, trouble=Trouble(client.paths.logs / "console.log"), **liked)
     daemon = client.daemon()
     left = app.run()
     if left is None:
@@ -469,6 +394,18 @@ def _open(source: Source, client: StackClient, liked: dict[str, Any], *, ephemer
 def _interactive() -> bool:
     """Can a person be asked?"""
     return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _look_options(parser: argparse.ArgumentParser) -> None:
+    listed = f"{', '.join(THEME_CHOICES)}; default: the settings', else the terminal's"
+    parser.add_argument("--theme", choices=THEME_CHOICES, metavar="NAME", help=listed)
+    parser.add_argument("--no-color", "--no-colour", action="store_true", help="no colours; so does NO_COLOR")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    source = replay_verb.demo_source(options)
+    _check_terminal()
+    return _open(source, StackClient(default_paths()), _liked(options), ephemeral=False)
 
 
 def _in_background() -> bool:
@@ -570,117 +507,6 @@ def _wait_down(client: StackClient, daemon: psutil.Process | None) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     return _print_snapshot(StackClient(default_paths()), options.json)
-
-
-def _send_limits(options: argparse.Namespace) -> int:
-    if options.max_in_flight is None and options.max_queue is None:
-        raise UsageError("Give --max-in-flight, --max-queue or both.")
-    return send(commands.Limits(options.max_in_flight, options.max_queue))
-
-
-def _send_policy(options: argparse.Namespace) -> int:
-    bounds = {"max_in_flight": options.max_in_flight, "max_queue": options.max_queue}
-    change = msgspec.convert(_policy_change(options, options.order, **bounds), commands.Policy)
-    if change.said():
-        return send(change)
-    rules = StackClient(default_paths()).snapshot().queue.rules
-    if rules is None:
-        raise StackError("The gateway has not told its policy yet.")
-    for name, value in msgspec.structs.asdict(rules).items():
-        print(f"{name.removesuffix('_s').replace('_', '-'):16} {_shown(value)}")
-    return 0
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "off" if value is None else f"{value:g} s" if isinstance(value, float) else str(value)
-
-
-def _send_knobs(options: argparse.Namespace) -> int:
-    chunked = None if options.chunked_prefill is None else options.chunked_prefill == "on"
-    knobs = commands.Knobs(
-        scheduling_policy=options.scheduling_policy,
-        max_num_batched_tokens=options.max_num_batched_tokens,
-        chunked_prefill=chunked,
-        max_num_queued_reqs=options.max_num_queued_reqs,
-    )
-    if knobs == commands.Knobs():
-        raise UsageError("Name at least one of the engine's knobs (see spark-serve knobs --help).")
-    return send(knobs)
-
-
-def _send_restart(options: argparse.Namespace) -> int:
-    return send(commands.Restart(options.kind))
-
-
-def _send_marker(options: argparse.Namespace) -> int:
-    return send(commands.Marker(" ".join(options.note)))
-
-
-def _send_record(options: argparse.Namespace) -> int:
-    path = str(options.file.resolve()) if options.file else None
-    return send(commands.Record(on=not options.stop, path=path))
-
-
-def _logs(options: argparse.Namespace) -> int:
-    client = StackClient(default_paths())
-    if client.running():
-        lines = client.logs(options.child, options.lines)
-    else:
-        from server.engine.logfile import tail
-
-        path = client.paths.logs / f"{options.child}.log"
-        if not path.exists():
-            raise StackError(f"There is no log of {options.child} yet.")
-        lines = tail(path, options.lines)
-    print("\n".join(lines))
-    return 0
-
-
-def _engine_help(options: argparse.Namespace) -> int:
-    options.engine_parser.print_help()
-    return 2
-
-
-def _engine_install(options: argparse.Namespace) -> int:
-    from server.engine.install import Progress, install
-
-    live = sys.stdout.isatty()
-
-    def report(progress: Progress) -> None:
-        """Steps stay; what pip says in between shares one line, and only on a terminal."""
-        if progress.step:
-            print(f"{WIPE if live else ''}{progress.elapsed_s:6.1f} s  {progress.text}", flush=True)
-        elif live:
-            text = f"{progress.elapsed_s:6.1f} s    {progress.text.strip()}"
-            print(f"{WIPE}{text[: shutil.get_terminal_size().columns - 1]}", end="", flush=True)
-        elif progress.text.startswith("still"):
-            print(f"{progress.elapsed_s:6.1f} s    {progress.text[:100]}", flush=True)
-
-    try:
-        environment = install(
-            default_paths(),
-            report,
-            device=options.device,
-            python=options.python,
-            index_url=options.index_url,
-            if_missing=options.if_missing,
-        )
-    finally:
-        if live:
-            print(WIPE, end="", flush=True)
-    if not options.if_missing:
-        print(f"vLLM {environment.vllm_version} ({environment.device}) is ready.")
-    return 0
-
-
-def _engine_doctor(options: argparse.Namespace) -> int:
-    from server.engine.doctor import diagnose, render
-
-    findings = diagnose(default_paths(), StackSettings(engine_python=options.engine_python))
-    print(render(findings))
-    return 1 if any(finding.level == "bad" for finding in findings) else 0
 
 
 if __name__ == "__main__":

@@ -105,6 +105,31 @@ def _rows(where: str, up_down: str, sides: str, row: str, touches: Touches) -> t
     )
 
 
+REPLAY = "replay"
+"""Where the keys of a recording that is played work: on every screen of it."""
+
+_MOVES = (
+    # action, key, as shown, label, explained, title, rank
+    ("freeze", "", "space", "pause", "Stand still, or play on; at the end, play it again", "pause", 5),
+    ("skip(-10)", "comma", ", .", "10s", "Ten seconds back, on with .", "10 s back", 5),
+    ("skip(10)", "full_stop", ".", "10s", "Ten seconds on", "10 s on", 0),
+    ("skip(-60)", "less_than_sign", "< >", "60s", "A minute back, on with >", "a minute back", 2),
+    ("skip(60)", "greater_than_sign", ">", "60s", "A minute on", "a minute on", 0),
+    (
+        "to_event(-1)",
+        "left_square_bracket",
+        "[ ]",
+        "event",
+        "The event before, the one after with ]",
+        "event before",
+        5,
+    ),
+    ("to_event(1)", "right_square_bracket", "]", "event", "The event after", "event after", 0),
+    ("faster(-1)", "left_parenthesis", "( )", "speed", "Slower, faster with ): 0.1x to 60x", "slower", 5),
+    ("faster(1)", "right_parenthesis", ")", "speed", "Faster, 60x at most", "faster", 0),
+    ("to_start", "home", "home", "start", "Back to where the recording begins", "to the start", 3),
+)
+
 POLICY_CHANGE = Deed("screen.change(1)", "", "", "policy", "Change the queue's policy", "load")
 """What the panel does, apart from being looked at."""
 
@@ -297,6 +322,10 @@ DEEDS: tuple[Deed, ...] = (
         "suspend",
         "Give the terminal back to the shell for a while; its `fg` comes back here",
         rank=0,
+    ),
+    *(
+        Deed(action, key, shown, label, explained, title=f"replay: {title}", rank=rank, where=REPLAY)
+        for action, key, shown, label, explained, title, rank in _MOVES
     ),
     Deed("help", "question_mark", "?", "help", "Keys, and how to read the screen", rank=5),
     *(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 
 from console.raster import Column
@@ -13,6 +13,8 @@ from server.telemetry.snapshot import Event, Snapshot
 CELL_S = 2
 """Seconds a chart cell stands for; two dot columns. Charts move once a cell, so that few bytes go to the terminal."""
 KEEP_S = 480
+"""Seconds with a reading that a series keeps."""
+KEEP_EVENTS = 200
 
 
 def _work(snapshot: Snapshot) -> float | None:
@@ -49,6 +51,17 @@ SERIES: dict[str, Callable[[Snapshot], float | None]] = {
 }
 
 
+def readings(snapshot: Snapshot) -> dict[str, float]:
+    """What of a snapshot the charts draw; absent is left out."""
+    found = ((name, read(snapshot)) for name, read in SERIES.items())
+    return {name: value for name, value in found if value is not None and math.isfinite(value)}
+
+
+def new_events(snapshot: Snapshot, newest: float) -> list[Event]:
+    """Those of its events that came after the `newest` one known."""
+    return [event for event in snapshot.events if newest < event.at < math.inf]
+
+
 class History:
     """Aggregates of the last minutes. Time is the snapshots' own `at`, never this process's clock."""
 
@@ -56,7 +69,7 @@ class History:
         self._buckets: dict[str, deque[tuple[int, float, float, float, int]]] = {
             name: deque(maxlen=KEEP_S) for name in SERIES
         }
-        self._events: deque[Event] = deque(maxlen=200)
+        self._events: deque[Event] = deque(maxlen=KEEP_EVENTS)
         self.at = -math.inf
 
     def append(self, snapshot: Snapshot) -> bool:
@@ -64,20 +77,32 @@ class History:
         if not math.isfinite(snapshot.at) or snapshot.at <= self.at:
             return False
         self.at = snapshot.at
-        second = int(snapshot.at)
-        for name, read in SERIES.items():
-            value = read(snapshot)
-            if value is None or not math.isfinite(value):
-                continue
-            buckets = self._buckets[name]
-            if buckets and buckets[-1][0] == second:
-                _, low, high, total, n = buckets[-1]
-                buckets[-1] = (second, min(low, value), max(high, value), total + value, n + 1)
-            else:
-                buckets.append((second, value, value, value, 1))
-        newest = self._events[-1].at if self._events else -math.inf
-        self._events.extend(event for event in snapshot.events if newest < event.at < math.inf)
+        for name, value in readings(snapshot).items():
+            self._put(name, snapshot.at, value)
+        self._events.extend(new_events(snapshot, self._events[-1].at if self._events else -math.inf))
         return True
+
+    @classmethod
+    def rebuilt(
+        cls, at: float, columns: Mapping[str, Iterable[tuple[float, float]]], events: Iterable[Event]
+    ) -> History:
+        """The past as it would be had snapshots with these `readings` and `new_events` been appended, the last one `at`."""
+        history = cls()
+        history.at = at
+        for name, column in columns.items():
+            for when, value in column:
+                history._put(name, when, value)
+        history._events.extend(events)
+        return history
+
+    def _put(self, name: str, at: float, value: float) -> None:
+        second = int(at)
+        buckets = self._buckets[name]
+        if buckets and buckets[-1][0] == second:
+            _, low, high, total, n = buckets[-1]
+            buckets[-1] = (second, min(low, value), max(high, value), total + value, n + 1)
+        else:
+            buckets.append((second, value, value, value, 1))
 
     def columns(self, name: str, cells: int) -> list[Column]:
         """(low, high) for each second of the last `cells` finished cells; None where nothing was known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textual.message import Message
 
+from console.kept import Kept
 from server.commands import Answer, Command
 from server.telemetry.snapshot import JoinedRequest, Snapshot
 
@@ -57,12 +58,13 @@ class RequestsWanted(Message):
 
 
 class RequestsCame(Message):
-    """The source answered with requests, or why it cannot."""
+    """The source answered with requests, or why it cannot, to a question on behalf of `kept`."""
 
-    def __init__(self, found: list[JoinedRequest], why: str = "") -> None:
+    def __init__(self, found: list[JoinedRequest], why: str, kept: Kept) -> None:
         super().__init__()
         self.found = found
         self.why = why
+        self.kept = kept
 
 
 class PanelFailed(Message):

@@ -9,6 +9,7 @@ from console import format as fmt
 from console.history import History
 from console.ink import Span
 from console.kept import Kept, Listing
+from console.panels.progress import Playing
 from console.provoking import FaultDraft
 from console.rules import Draft
 from server.telemetry.snapshot import Quantiles, Snapshot, Value
@@ -54,6 +55,8 @@ class View:
     """What is changed on the policy panel and not taken yet."""
     faults: FaultDraft = field(default_factory=FaultDraft)
     """What is set on the fault sheet."""
+    playing: Playing | None = None
+    """Where a replay stands; None for anything else."""
     greyed: str = ""
     """Why nothing of what the load meets can be changed now; empty when it can."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import io
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import NamedTuple, TextIO
 import msgspec
 
 from loadgen.lines import UNREADABLE
+from loadgen.packed import open_lines
 
 HEADER = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
@@ -50,7 +52,7 @@ def read_trace(path: str) -> Iterator[TraceRow]:
     if Path(path).exists() and not Path(path).is_file():
         raise TraceError(f"The trace {path} is not a file.")
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
+        with io.TextIOWrapper(open_lines(Path(path)), encoding="utf-8", newline="") as file:
             first = file.readline()
             if tuple(first.strip().lstrip("\ufeff").split(",")) == HEADER:
                 yield from _azure(path, file)

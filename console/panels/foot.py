@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from console import format as fmt
 from console.ink import Line, Span, between, fit, line, pick, width
+from console.panels.progress import progress
 from console.view import KeyHint, View
 from server.telemetry.snapshot import Event, Limit, Little, Snapshot
 
@@ -93,14 +94,16 @@ def _event(event: Event) -> Line:
 
 
 def status(view: View, cells: int, rows: int) -> list[Line]:
-    """The last answer, or else that the figures are void, a source that does not answer well, or why nothing can be
-    done."""
+    """The last answer, or else where a replay stands, that the figures are void, a source that does not answer well, or
+    why nothing can be done."""
     del rows
     if view.status:
         return [fit(line(" ", Span(fmt.sanitize(view.status), view.status_style)), cells)]
+    ill = (void(view.snapshot) or trouble(view.snapshot)) if view.snapshot is not None else ()
+    if view.playing is not None:
+        return [progress(view.playing, ill, cells)]
     if view.snapshot is None:
         return [fit((), cells)]
-    ill = void(view.snapshot) or trouble(view.snapshot)
     if not ill and view.snapshot.read_only:
         ill = line(Span(" read-only: ", "warn"), Span(fmt.sanitize(view.snapshot.read_only), "label"))
     return [fit(ill, cells)]

@@ -7,6 +7,7 @@ from console.ink import Line, Span, between, fit, line, pick, width
 from console.panels.beat import no_step
 from console.panels.faults import clause
 from console.panels.letters import tall
+from console.panels.progress import replaying
 from console.view import View
 from server.telemetry.snapshot import Snapshot
 
@@ -82,6 +83,8 @@ def _state(view: View, *, brief: bool) -> Line:
                 "freeze",
             )
         )
+    elif view.playing is not None and view.link != "lost":
+        link = replaying(view.playing)
     elif view.link == "lost":
         link = line(Span(f"○ lost {fmt.span(view.lost_s)} ago", "warn", view.lost_reason))
     elif view.link == "live":

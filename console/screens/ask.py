@@ -96,6 +96,11 @@ figure on this screen is wrong, and it says so."""
 class HelpScreen(Overlay[None]):
     """Keys, and how to read the screen. Any key closes it."""
 
+    def __init__(self, where: str = "") -> None:
+        """`where`: what else has keys of its own now, e.g. a replay."""
+        super().__init__()
+        self._where = where
+
     def compose(self) -> ComposeResult:
         """Two parts of text."""
         deeds: tuple[Deed, ...] = getattr(self.app, "deeds", DEEDS)
@@ -115,6 +120,11 @@ class HelpScreen(Overlay[None]):
         more = [d for d in deeds if d.keys and not (d.rank or d.where) and d.shown not in paired]
         text.append("\n  more   ", style="bold")
         text.append(", ".join(f"{deed.shown} {deed.label}" for deed in more))
+        if self._where:
+            text.append(f"\n  {self._where:<7}", style="bold")
+            text.append(
+                ", ".join(f"{deed.shown} {deed.label}" for deed in deeds if deed.rank and deed.where == self._where)
+            )
         text.append("\n  ctrl+p ", style="bold")
         text.append("All of these by name")
         text.append("\n\nhow to read it\n", style="bold")

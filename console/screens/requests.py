@@ -47,6 +47,8 @@ class RequestsScreen(CockpitScreen):
 
     def show(self, view: View) -> None:
         """Draw what is kept, and ask for what is new."""
+        if self._drawn is not None and view.kept is not self._drawn.kept:  # what was chosen may not have been by then
+            self._choice, self._asked_at = Choice(self._choice.only), None
         self._drawn = view
         super().show(self._listed(view))
         self._ask(view)

@@ -12,13 +12,13 @@ from pathlib import Path
 import msgspec
 
 from loadgen.lines import UNREADABLE
+from loadgen.packed import open_lines
 from loadgen.records import RequestRecord
 from loadgen.slo import STOPPED, Slo, judge, miss
 from loadgen.summary import Distribution
 from server.report.sums import MOST_KEYS
+from server.telemetry.recording import requests_beside
 
-SUFFIX = ".requests.jsonl"
-"""A recording's requests lie in a file of its name and this."""
 _FIGURE = re.compile(r"(?<!HTTP )(?<!\d)\d{2,}")
 ALIKE = 80
 """Reasons that begin so far alike, figures aside, are one: their ends are often cut."""
@@ -29,13 +29,13 @@ _decoder = msgspec.json.Decoder(RequestRecord)
 
 def beside(recording: Path) -> Path | None:
     """The file of its requests, if there is one."""
-    path = recording.with_name(recording.name + SUFFIX)
+    path = requests_beside(recording)
     return path if path.is_file() else None
 
 
 def read(path: Path) -> Iterator[RequestRecord]:
     """The records in the file, in order; what is torn or not a request is left out. Raises OSError."""
-    with path.open("rb") as file:
+    with open_lines(path) as file:
         while line := file.readline(LINE_LIMIT):
             try:
                 yield _decoder.decode(line)

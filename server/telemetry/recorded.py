@@ -8,6 +8,7 @@ from typing import BinaryIO
 import msgspec
 
 from loadgen.lines import UNREADABLE
+from loadgen.packed import open_lines
 from loadgen.records import RequestRecord
 from loadgen.slo import Slo
 from server.gateway.records import GatewayRecord
@@ -30,7 +31,7 @@ class RecordedRequests:
         """Raises RecordingError when no requests lie beside the recording."""
         path = requests_beside(recording)
         try:
-            self._file: BinaryIO = path.open("rb")
+            self._file: BinaryIO = open_lines(path)
         except FileNotFoundError:
             raise RecordingError(f"this recording has no requests beside it ({path.name})") from None
         except OSError as error:

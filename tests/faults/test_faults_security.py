@@ -137,7 +137,7 @@ def test_keys_and_prompts_are_nowhere_to_be_found(home: Home, engine: subprocess
         "answers": repr(refused).encode(),
         **{str(path.relative_to(home.folder)): _unpacked(path) for path in home.folder.rglob("*") if path.is_file()},
     }
-    assert {"run.sparkrec", "run.sparkrec.requests.jsonl", "report.md"} <= places.keys()
+    assert {"run.sparkrec", "run.sparkrec.requests.jsonl.gz", "report.md"} <= places.keys()
     for where, data in places.items():
         for secret in (home.api_key, home.engine_key, "a private question"):
             assert secret.encode() not in data, where

@@ -21,7 +21,6 @@ from server.compare.progress import CompareProgress
 from server.config import Paths, StackSettings
 from server.report import ReportError, report, report_of
 from server.report.capacity import chart
-from server.report.requests import SUFFIX
 from server.report.sections import HIDDEN, arguments
 from server.report.series import Gauge, Growth, Tiles, Windowed
 from server.report.sums import Judged
@@ -29,7 +28,7 @@ from server.report.tally import Tally
 from server.report.text import count, digits, md, offset, seconds, share
 from server.stack import Stack
 from server.telemetry.experience import Experience
-from server.telemetry.recording import Recorder, RecordingError, read
+from server.telemetry.recording import Recorder, RecordingError, read, requests_beside
 from server.telemetry.snapshot import (
     Engine,
     Event,
@@ -273,7 +272,7 @@ def test_requests_beside_a_recording_are_found(tmp_path: Path) -> None:
     recorder.close()
     without = report_of(path)
     lines = [msgspec.json.encode(record) for record in records]
-    path.with_name(path.name + SUFFIX).write_bytes(b"\n".join([*lines[:5], b"{not json", *lines[5:], lines[0][:40]]))
+    requests_beside(path).write_bytes(b"\n".join([*lines[:5], b"{not json", *lines[5:], lines[0][:40]]))
     assert "single requests were not kept" in without
     assert f"from all {count(len(records))} requests" in report_of(path)
 

@@ -133,7 +133,7 @@ def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_recording_without_requests_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RecordingError, match=r"no requests beside it \(run.sparkrec.requests.jsonl\)"):
+    with pytest.raises(RecordingError, match=r"no requests beside it \(run.sparkrec.requests.jsonl.gz\)"):
         RecordedRequests(tmp_path / "run.sparkrec", CHAT)
 
 

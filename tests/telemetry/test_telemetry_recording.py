@@ -11,15 +11,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from loadgen.packed import open_lines
 from loadgen.records import RequestRecord
 from loadgen.trace import TraceRow, read_trace
-from server.telemetry.recording import FORMAT, Recorder, RecordingError, read, requests_beside
+from server.telemetry.recording import FORMAT, Lines, Recorder, RecordingError, read, requests_beside
 from server.telemetry.snapshot import SCHEMA_VERSION, Snapshot, Value, Verdict, snapshot_encoder
 
 
 def snapshot(seq: int) -> Snapshot:
     verdict = Verdict(word="GOOD", attainment=Value(v=0.5 + seq / 1000, n=seq))
     return Snapshot(seq=seq, at=seq / 2, wall=1e9 + seq, verdict=verdict)
+
+
+def content(path: Path) -> bytes:
+    with open_lines(path) as file:
+        return file.read()
 
 
 def record(path: Path, count: int) -> None:
@@ -118,7 +124,7 @@ def test_a_disk_that_was_full_only_for_a_while_without_a_write_costs_nothing(tmp
     recorder.write(snapshot(0))
     recorder.close()
     assert [one.seq for one in read(path)] == [0]
-    assert requests_beside(path).read_bytes() == b"{}\n"
+    assert content(requests_beside(path)) == b"{}\n"
 
 
 def test_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -162,3 +168,77 @@ def test_single_requests_lie_beside_it_and_can_be_replayed(tmp_path: Path) -> No
     assert list(read_trace(str(beside))) == [TraceRow(0.0, 1, 5), TraceRow(10.0, 2, 5)]
     recorder.close()
     assert len(list(read_trace(str(beside)))) == 2
+
+
+def test_requests_are_packed_and_readable_while_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "run.rec"
+    recorder = Recorder(path)
+    line = msgspec.json.encode({"type": "request", "scheduled": 1.25, "prompt_tokens": 3})
+    for _ in range(200):
+        recorder.write_request(line)
+    recorder.flush()
+    beside = requests_beside(path)
+    assert beside.name == "run.rec.requests.jsonl.gz"
+    assert beside.stat().st_size < 200 * len(line) / 20
+    with open_lines(beside) as reading:
+        assert reading.read() == (line + b"\n") * 200
+        recorder.write_request(b"{}")
+        recorder.flush()
+        assert reading.readline() == b"{}\n", "who reads goes on where the file does"
+    recorder.close()
+    assert gzip.decompress(beside.read_bytes()).endswith(b"}\n{}\n")
+
+
+def test_with_a_snapshot_every_two_seconds_of_requests_are_on_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "run.rec"
+    recorder = Recorder(path)
+    recorder.write_request(b"{}")
+    recorder.write(snapshot(0))
+    beside = requests_beside(path)
+    assert content(beside) == b"{}\n"
+    recorder.write_request(b"[]")
+    recorder.write(snapshot(1))
+    assert content(beside) == b"{}\n"
+    recorder.write(snapshot(4))
+    assert content(beside) == b"{}\n[]\n"
+    recorder.close()
+
+
+def test_packed_requests_torn_at_every_byte_are_a_begin_of_them(tmp_path: Path) -> None:
+    path, torn = tmp_path / "run.rec", tmp_path / "torn"
+    recorder = Recorder(path)
+    for number in range(30):
+        recorder.write_request(b'{"n":%d}' % number)
+    recorder.close()
+    packed = requests_beside(path).read_bytes()
+    whole = gzip.decompress(packed)
+    for size in range(len(packed) + 1):
+        torn.write_bytes(packed[:size])
+        with open_lines(torn) as reading:
+            found = reading.read()
+        assert whole.startswith(found) or size == 1
+    assert found == whole
+
+
+def test_requests_that_somebody_unpacked_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "run.rec"
+    plain = tmp_path / "run.rec.requests.jsonl"
+    plain.write_bytes(b"{}\n")
+    assert requests_beside(path) == plain
+    assert content(plain) == b"{}\n"
+
+
+def test_reading_goes_on_from_any_bookmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.telemetry.recording._CHUNK", 40)
+    path = tmp_path / "run.rec"
+    record(path, 60)
+    marks = []
+    with Lines(path) as lines:
+        whole = []
+        for line in lines:
+            whole.append(line)
+            marks.append(lines.bookmark)
+    assert len({mark.offset for mark in marks}) > 10
+    for mark in marks[::7]:
+        with Lines(path, mark) as again:
+            assert list(again) == whole[mark.lines :]
