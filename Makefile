@@ -21,7 +21,12 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready-dev
 	@$(BIN)/spark-serve engine install --if-missing
 	@$(BIN)/python -m tests.web.browser
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m "not faults and not engine"
+	$(BIN)/python -m pytest -q -m "not faults and engine"  # one engine at a time, and nothing beside it
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 faults: $(VENV)/.ready-dev
 	@$(BIN)/spark-serve engine install --if-missing
