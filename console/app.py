@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from textual import on, work
 from textual.actions import SkipAction
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import BindingType
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Resize
@@ -22,6 +22,7 @@ from textual.screen import Screen
 from textual.worker import Worker, WorkerState
 
 from console import format as fmt
+from console.classroom import Classroom
 from console.deeds import DEEDS, POLICY_CHANGE, Deed, bindings, deed_of, people_step, why_not
 from console.editing import more_people
 from console.history import History
@@ -51,6 +52,7 @@ from console.screens.load import LoadScreen
 from console.screens.policy import PolicyScreen
 from console.screens.requests import RequestsScreen
 from console.sources.base import Source, SourceGoneError
+from console.teaching import Teaching, lesson_screen
 from console.trouble import Trouble
 from console.view import KeyHint, Link, View
 from loadgen.records import Behaviour
@@ -73,7 +75,7 @@ class Left:
     message: str
 
 
-class CockpitApp(App[Left]):
+class CockpitApp(Teaching[Left]):
     """Draws snapshots of `source` and sends it commands; owns nothing."""
 
     TITLE = "spark-serve"
@@ -85,6 +87,7 @@ class CockpitApp(App[Left]):
         "engine": EngineScreen,
         "load": LoadScreen,
         "capacity": CapacityScreen,
+        "lesson": lesson_screen,
     }
     DEFAULT_MODE = "flow"
     BINDINGS: ClassVar[list[BindingType]] = bindings("")
@@ -102,6 +105,7 @@ class CockpitApp(App[Left]):
         self.history = History()
         self.snapshot: Snapshot | None = None
         """The latest, whatever the display shows."""
+        self.classroom = Classroom()
         self.kept = Kept()
         """Single requests, asked for while a screen shows them."""
         self._asking = False
@@ -175,6 +179,7 @@ class CockpitApp(App[Left]):
         self.snapshot = message.snapshot
         self._link = self.source.kind
         self._lost = None
+        self.teach(message.snapshot)
         self.redraw()
 
     @on(SourceLost)
@@ -267,7 +272,8 @@ class CockpitApp(App[Left]):
             frozen_s=frozen_s,
             status=text,
             status_style=style,
-            title_note=self._title_note,
+            title_note=self._title_note or self.classroom.note,
+            classroom=self.classroom,
             kept=self.kept,
             greyed=self.why_not(POLICY_CHANGE),
             keys=tuple(

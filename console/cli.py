@@ -15,20 +15,23 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import TYPE_CHECKING, NoReturn, get_args
 
 import msgspec
 import psutil
 
-from console import compare_verb, fault_verb, load_verbs, request_verb
+from console import compare_verb, fault_verb, lesson_verb, load_verbs, request_verb
 from console.output import WIPE, printable
 from console.sources.base import Source
 from console.verb import UsageError, count, port, positive, seconds_or_off, send
 from server import commands
-from server.client import StackClient, StackError
+from server.client import NO_STACK, StackClient, StackError
 from server.config import SettingError, StackSettings, be_private, default_paths
 from server.engine.errors import EngineError
 from server.gateway.policy import LimitKind, Order, Overload, PolicyChange
+
+if TYPE_CHECKING:
+    from console.lessons.lesson import Lesson
 
 ORDERS, LIMITS, OVERLOADS = get_args(Order), get_args(LimitKind), get_args(Overload)
 SMALLEST_TERMINAL = (60, 16)
@@ -174,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     compare_verb.add(verb)
     fault_verb.add(verb)
     request_verb.add(verb)
+    lesson_verb.add(verb, _lesson)
 
     engine = verb("engine", _engine_help, "Install vLLM in an environment of its own, or look at what is there.")
     actions = engine.add_subparsers(dest="action", metavar="ACTION")
@@ -395,7 +399,18 @@ def _console(options: argparse.Namespace) -> int:
     return _open(LiveSource(client.paths.socket), client, ephemeral=options.ephemeral)
 
 
-def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
+def _lesson(lesson: Lesson) -> int:
+    """In the cockpit, on the running stack."""
+    _check_terminal()
+    client = StackClient(default_paths())
+    if not client.running():
+        raise StackError(NO_STACK)
+    from console.sources.live import LiveSource
+
+    return _open(LiveSource(client.paths.socket), client, ephemeral=False, lesson=lesson)
+
+
+def _open(source: Source, client: StackClient, *, ephemeral: bool, lesson: Lesson | None = None) -> int:
     """Run the cockpit until it is left; its last words go to the restored terminal."""
     gc.disable()  # what is imported lives for ever: looking through it again and again is a sixth of the start
     from console.app import CockpitApp
@@ -404,6 +419,7 @@ def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
     gc.freeze()
     gc.enable()
     app = CockpitApp(source, trouble=Trouble(client.paths.logs / "console.log"))
+    app.first_lesson = lesson
     daemon = client.daemon()
     left = app.run()
     if left is None:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import msgspec
 
 from loadgen.arrivals import parse_arrivals
-from loadgen.behaviours import Moment, Way
+from loadgen.behaviours import Manners, Moment, RetryKind, Way
 from loadgen.presets import presets
 from loadgen.profile import Profile
 from loadgen.prompts import Mix
@@ -46,8 +46,7 @@ class Act:
     @property
     def in_words(self) -> str:
         """What it does, in a few words."""
-        shown = ", ".join(f"{key.replace('_', ' ')} {_word(value)}" for key, value in self.settings.items())
-        return f"{self.do} {shown}".rstrip()
+        return f"{self.do} {', '.join(_said(key, value) for key, value in self.settings.items())}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,14 @@ def checked(do: object, settings: Settings) -> Act:
     return Act(do, dict(settings))
 
 
-def _word(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _said(key: str, value: object) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    if key == "of_slots":
+        return f"{text} x the slots"
+    if key in {"name", "count", "who", "kind", "process", "order"}:
+        return text
+    name = key.removesuffix("_s").replace("_", " ")
+    return f"{name} {text} s" if key.endswith("_s") else f"{name} {text}"
 
 
 # checks
@@ -192,8 +197,15 @@ def _ask(settings: Settings, snapshot: Snapshot) -> Command:
             mix=mix,
             think_s=float(settings.get("think_s", profile.think_s)),
             turns=float(settings.get("turns", profile.turns)),
+            manners=_retrying(profile.manners, settings),
         )
     )
+
+
+def _retrying(manners: Manners, settings: Settings) -> Manners:
+    if "retries" not in settings:
+        return manners
+    return msgspec.structs.replace(manners, retry=msgspec.structs.replace(manners.retry, kind=settings["retries"]))
 
 
 def _fault(settings: Settings, snapshot: Snapshot) -> Command:
@@ -229,6 +241,7 @@ ACTS: dict[str, Kind] = {
             "turns": _number(1, 100),
             "prompt_tokens": _number(1, 1_000_000, whole=True),
             "output_tokens": _number(1, 1_000_000, whole=True),
+            "retries": _one_of(*get_args(RetryKind)),
         },
         _ask,
     ),

@@ -18,7 +18,8 @@ from server.telemetry.snapshot import Snapshot
 WHENS = ("before", "peak", "least", "gained")
 _READING = re.compile(r"(?P<name>[a-z][a-z0-9_.]*)(?:@(?P<when>[a-z][a-z0-9-]*))?")
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {">=": ge, "<=": le, ">": gt, "<": lt}
-_SAID = {"before": "before", "peak": "at most", "least": "at least", "gained": "more"}
+_BOUNDS = {">=": "at least", "<=": "at most", ">": "over", "<": "under"}
+_SAID = {"before": "before", "peak": "at its highest", "least": "at its lowest", "gained": "since then"}
 Values = dict[str, Found]
 
 
@@ -162,14 +163,14 @@ class Condition:
         left = watch.measured(self.left)
         if left.v is None:
             return Seen(None, f"{said(self.left)} is not known ({left.why})")
-        shown = f"{said(self.left)} {self.left.written(left.v)}"
+        shown = f"{said(self.left)}: {self.left.written(left.v)}"
         if self.operator == "is":
             return Seen(left.v in self.words, shown)
         bound = self._bound(watch)
         if bound.v is None or isinstance(bound.v, str) or isinstance(left.v, str):
             return Seen(None, f"{said(self.right or self.left)} is not known ({bound.why})")
         holds = _OPERATORS[self.operator](left.v, bound.v)
-        return Seen(holds, f"{shown}, asked for {self.operator} {self.left.written(bound.v)}")
+        return Seen(holds, f"{shown}, wanted: {_BOUNDS[self.operator]} {self.left.written(bound.v)}")
 
     def _bound(self, watch: Watch) -> Found:
         if self.right is None:
@@ -181,7 +182,10 @@ class Condition:
 def said(measure: Measure) -> str:
     """In words: `requests in the batch`, `tensor cores at work before`."""
     top = _said(measure.top)
-    return top if measure.under is None else f"{top} against {_said(measure.under)}"
+    if measure.under is None:
+        return top
+    same = measure.under.figure == measure.top.figure and measure.under.when not in {"", *WHENS}
+    return f"{top} against `{measure.under.when}`" if same else f"{top} against {_said(measure.under)}"
 
 
 def _said(reading: Reading) -> str:

@@ -226,7 +226,7 @@ _ALL: list[Figure] = [
         ("engine.steps_per_s", "rate", "steps of the engine a second", "a second"),
         ("engine.prefix_hit_share", "share", "prompt tokens found in the prefix cache"),
         ("people.people", "count", "people there are"),
-        ("people.in_flight", "count", "people who have asked and wait or read"),
+        ("people.in_flight", "count", "people who wait or read"),
         ("people.slow", "count", "slow readers"),
         ("people.held", "count", "connections that slow readers hold"),
         ("people.flash", "count", "people of a flash crowd who are still there"),
@@ -275,4 +275,4 @@ _ALL: list[Figure] = [
 FIGURES = {figure.name: figure for figure in _ALL}
 ELAPSED = "elapsed_s"
 """Seconds since the step's action: the one figure that is no snapshot's."""
-FIGURES[ELAPSED] = Figure(ELAPSED, "seconds", "time since the action", lambda s: Found(None, "nothing was done yet"))
+FIGURES[ELAPSED] = Figure(ELAPSED, "seconds", "time since then", lambda s: Found(None, "nothing was done yet"))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from console.lessons.lesson import Lesson
-from console.lessons.reading import LessonError, read
+if TYPE_CHECKING:  # the list alone needs no reader, and a console lists them at its start
+    from console.lessons.lesson import Lesson
 
 FOLDER = Path(__file__).parent
 SUFFIX = ".toml"
@@ -25,6 +26,8 @@ SHIPPED: dict[str, str] = {
 
 def find(name: str) -> Lesson:
     """One that comes along, by its name or its number in the list, or the one in a file. Raises LessonError."""
+    from console.lessons.reading import LessonError, read  # noqa: PLC0415
+
     if name.isdecimal() and 0 < int(name) <= len(SHIPPED):
         name = list(SHIPPED)[int(name) - 1]
     if name in SHIPPED:
@@ -43,6 +46,8 @@ def find(name: str) -> Lesson:
 @cache
 def shipped(name: str) -> Lesson:
     """One that comes along. Raises LessonError where its file was changed for the worse, KeyError for another name."""
+    from console.lessons.reading import read  # noqa: PLC0415
+
     if name not in SHIPPED:
         raise KeyError(name)
     return read(FOLDER / f"{name}{SUFFIX}")
