@@ -272,7 +272,7 @@ class CockpitApp(Teaching[Left]):
             frozen_s=frozen_s,
             status=text,
             status_style=style,
-            title_note=self._title_note or self.classroom.note,
+            title_note=self._title_note or ("" if self.current_mode == "lesson" else self.classroom.note),
             classroom=self.classroom,
             kept=self.kept,
             greyed=self.why_not(POLICY_CHANGE),

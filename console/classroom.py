@@ -32,7 +32,7 @@ class Classroom:
         run = self.run
         if run is None or run.phase == "over":
             return ""
-        words = {"wait": ": waiting", "told": ": the reveal (6)"}.get(run.phase, "")
+        words = {"wait": ": waiting", "told": ": something to see (6)"}.get(run.phase, "")
         return f"lesson, step {run.place + 1} of {len(run.lesson.steps)}{words}"
 
     def shelf(self) -> list[Lesson | str]:

@@ -246,7 +246,7 @@ def _say_told(lesson: Lesson, step: Step, told: Told) -> None:
         _say(f"{said}it was {told.guess.happened}{elsewhere}{note}")
     for row in told.rows:
         absent = f"recorded {row.recorded}" if row.recorded else row.why
-        print(f"  {row.label:<46}{row.text}{f'  {absent}' if row.why else ''}")
+        print(f"  {row.label:<46}{row.text}{f'  {absent}' if row.why else f'  was {row.was}' if row.was else ''}")
     if any(row.recorded for row in told.rows):
         _say(f"recorded: {lesson.origin}")
     if step.reveal:

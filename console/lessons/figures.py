@@ -86,7 +86,7 @@ _WRITERS: dict[str, Callable[[float], str]] = {
 
 def _found(value: float | None, why: str) -> Found:
     known = fmt.known(value)
-    return Found(known, "" if known is not None else why or "not known yet")
+    return Found(None, why or "not known yet") if known is None else Found(float(known))
 
 
 def _value(path: str) -> Callable[[Snapshot], Found]:

@@ -72,6 +72,8 @@ class Shown:
     measure: Measure
     recorded: str = ""
     """What another machine showed; see `Lesson.origin`."""
+    than: Measure | None = None
+    """What it was at another moment, to stand beside it."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Step:
     def readings(self) -> Iterator[Reading]:
         """All that it looks at."""
         measures = [shown.measure for shown in self.figures]
+        measures += [shown.than for shown in self.figures if shown.than is not None]
         conditions = [condition for check in self.checks for condition in check.when]
         if self.question is not None:
             measures += [self.question.measure] if self.question.measure else []

@@ -22,7 +22,7 @@ TEXT, TITLE, LINE = 620, 60, 140
 MOST_STEPS, MOST_CHOICES, MOST_STOPS, MOST_ROWS = 12, 5, 12, 6
 LONGEST_WAIT_S = 900.0
 RESERVED = frozenset({"before", "peak", "least", "gained", "now"})
-_STEP = re.compile(r"^\s*\[\[\s*step\s*\]\]", re.MULTILINE)
+_STEP = re.compile(r"^[ \t]*\[\[[ \t]*step[ \t]*\]\]", re.MULTILINE)
 Table = dict[str, Any]
 
 
@@ -210,15 +210,25 @@ class _Reader:
             measure = self._measure(one, place_, "show")
             label = self._text(one, place_, "label", 44)
             recorded = self._text(one, place_, "recorded", 40, needed=False)
-            self._rest(one, place_, "show", "label", "recorded")
+            than = self._than(one, place_, measure)
+            self._rest(one, place_, "show", "label", "recorded", "than")
             if measure is not None:
-                figures.append(Shown(label, measure, recorded))
+                figures.append(Shown(label, measure, recorded, than))
         self._rest(raw, place, "text", "plain", "figure")
         return (
             self._text(raw, place, "text", TEXT),
             self._text(raw, place, "plain", TEXT, needed=False),
             tuple(figures),
         )
+
+    def _than(self, raw: Table, place: str, measure: Measure | None) -> Measure | None:
+        """The same figure at another moment."""
+        if "than" not in raw or measure is None:
+            return None
+        if measure.under is not None:
+            self._wrong(place, "`than` goes with one figure, not with the quotient of two")
+            return None
+        return self._measure({"than": f"{measure.top.figure.name}@{raw['than']}"}, place, "than")
 
     def _check(self, raw: Table, place: str) -> Check:
         self._rest(raw, place, "says", "when", "otherwise")

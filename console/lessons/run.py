@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from console.lessons.acts import ActError
-from console.lessons.conditions import Condition, Measure, Seen, Watch
-from console.lessons.lesson import Check, Lesson, Question, Step
+from console.lessons.conditions import Condition, Seen, Watch
+from console.lessons.figures import Found
+from console.lessons.lesson import Check, Lesson, Question, Shown, Step
 from server import commands
 from server.commands import Answer, Command
 from server.telemetry.snapshot import Snapshot
@@ -35,6 +36,8 @@ class Row:
     why: str = ""
     """Why it is absent."""
     recorded: str = ""
+    was: str = ""
+    """At another moment; empty where that is not asked for or not known."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ class Run:
             step.name,
             step.title,
             None if step.question is None else guess(step.question, self.chosen, watch, unseen),
-            tuple(_row(shown.label, shown.measure, shown.recorded, watch, unseen) for shown in step.figures),
+            tuple(_row(shown, watch, unseen) for shown in step.figures),
             tuple(_checked(check, watch, unseen) for check in step.checks),
             cut_short,
             watch.elapsed_s,
@@ -243,11 +246,12 @@ def _missing(conditions: Sequence[Condition], watch: Watch) -> str:
     return "; ".join(seen.because for one in conditions if not (seen := one.judge(watch)).holds)
 
 
-def _row(label: str, measure: Measure, recorded: str, watch: Watch, unseen: str) -> Row:
-    found = watch.measured(measure)
+def _row(shown: Shown, watch: Watch, unseen: str) -> Row:
+    found = watch.measured(shown.measure)
     if unseen or found.v is None:
-        return Row(label, measure.written(None), unseen or found.why, recorded)
-    return Row(label, measure.written(found.v))
+        return Row(shown.label, shown.measure.written(None), unseen or found.why, shown.recorded)
+    was = Found(None) if shown.than is None else watch.measured(shown.than)
+    return Row(shown.label, shown.measure.written(found.v), was="" if was.v is None else shown.measure.written(was.v))
 
 
 def _checked(check: Check, watch: Watch, unseen: str) -> Checked:
@@ -288,7 +292,7 @@ def _off(predicted: float, value: float) -> tuple[bool, str]:
     if low <= 0:
         return False, f"it was {way}"
     factor = high / low
-    return False, f"{factor:.0f} times {way}" if factor >= 9.5 else f"{factor:.1f} times {way}"
+    return False, f"{way}, by a factor of {factor:.0f}" if factor >= 9.5 else f"{way}, by a factor of {factor:.1f}"
 
 
 def _choice(question: Question, chosen: int | None, predicted: str, watch: Watch, unseen: str) -> Guess:

@@ -10,10 +10,12 @@ from console.classroom import Classroom, summary
 from console.ink import Line, Span, beside, between, cut, fit, frame, line, pick, text_width, width, wrap
 from console.lessons.lesson import Lesson, Question, Shown, Step
 from console.lessons.run import Checked, Guess, Row, Run, Told
+from console.panels.feel import chart
 from console.view import View
 
 WIDE = 110
 """Cells from which the restaurant stands beside the text."""
+CHART_ROWS = 10
 RESTAURANT = "in the restaurant"
 SIGNS = {True: ("✓ seen     ", "good"), False: ("· not seen ", "warn"), None: ("· not here ", "label")}
 
@@ -60,7 +62,7 @@ def _scrolled(body: list[Line], scroll: int, rows: int, cells: int) -> list[Line
     top = min(scroll, len(body) - rows + 1)
     shown = body[top : top + rows - 1]
     left = len(body) - top - len(shown)
-    hint = f"{left} more lines: page down" if left else "the end: page up goes back"
+    hint = f"{left} more lines: enter" if left else "page up goes back"
     return [
         *shown,
         between((), line(Span(f"▾ {hint}" if left else f"▴ {hint}", "mark", "", "lesson_scroll(6)")), cells),
@@ -98,7 +100,7 @@ def _entry(room: Classroom, place: int, entry: Lesson | str, cells: int, *, room
     came = room.done.get(entry.name, "")
     right = line(Span(f"✓ {came}  " if came else "", "good"), Span(f"{entry.minutes:g} min", "label"))
     title = line(pointer, Span(f"{place + 1}  {fmt.sanitize(entry.title)}", "bright" if here else "text", "", action))
-    says = line(Span(f"   {fmt.sanitize(entry.says)}", "label", "", action))
+    says = line(Span(f"   {fmt.sanitize(entry.says).replace('`', '')}", "label", "", action))
     if roomy:
         return [between(title, right, cells), line("  ") + says, ()]
     return [between(pick(cells - width(right) - 2, title + says, title), right, cells)]
@@ -131,6 +133,8 @@ def _step(view: View, run: Run, cells: int, rows: int) -> list[Line]:
     if step.figures and run.phase in {"act", "wait"}:
         right += [*([()] if right else []), line(Span("now", "title"))]
         right += [_live(run, shown, side) for shown in step.figures]
+    if run.phase != "ask" and rows - len(head) - len(right) > CHART_ROWS:
+        right += [(), *chart(view, side, CHART_ROWS)]
     return head + beside([(_main(view, run, left, rows - 2), left), (right, side)], gap=4)
 
 
@@ -306,7 +310,8 @@ def _row(row: Row, cells: int) -> Line:
     room = min(46, max(20, cells // 2))
     label = line(Span(fit(line(cut(fmt.sanitize(row.label), room)), room)[0].text.ljust(room), "label"))
     if not row.why:
-        return label + line(Span(row.text, "figure"))
+        was = line(Span("  was ", "label"), Span(row.was, "text")) if row.was else ()
+        return label + line(Span(row.text, "figure")) + was
     absent = label + line(Span(row.text, "absent", fmt.sanitize(row.why)))
     if row.recorded:
         return absent + line(Span(f"  recorded {fmt.sanitize(row.recorded)}", "stale", fmt.sanitize(row.why)))
