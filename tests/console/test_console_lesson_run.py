@@ -129,7 +129,7 @@ def test_a_fault_is_undone_too() -> None:
 
 
 def test_a_refusal_is_shown_and_the_step_can_be_tried_again() -> None:
-    run, sent = begin(FRIENDS).go_on(BASE)
+    run, _ = begin(FRIENDS).go_on(BASE)
     run = run.answered([*DONE, *DONE, Answer(False, "A capacity search runs.")])
     assert (run.phase, run.refusal) == ("ask", "A capacity search runs.")
     assert run.leave()[1] == (commands.Hold(on=False),), "the first commands went through"
