@@ -420,8 +420,7 @@ class Stack:
         self._note_pids()
         if self._kv_tokens() != self._budget_told:
             self._send_policy()
-        if self._holding.lapsed(time.monotonic()) and not (self._search.running or self._comparer.running):
-            await self._put_back()
+        await self._put_back_what_lapsed()
 
     def _write(self, snapshot: Snapshot) -> None:
         if self._recorder is not None:
@@ -548,6 +547,11 @@ class Stack:
         before = Before(self._population.hold(), self._told)
         kept = self._holding.hold(before, time.monotonic() + command.for_s)
         return Answer(ok=True, message="People and policy are kept to come back to." if kept else "Kept for longer.")
+
+    async def _put_back_what_lapsed(self) -> None:
+        """Whoever held it has gone without a word. What measures is not disturbed."""
+        if self._holding.lapsed(time.monotonic()) and not (self._search.running or self._comparer.running):
+            await self._put_back()
 
     async def _put_back(self) -> Answer:
         before = self._holding.release()
