@@ -141,7 +141,7 @@ def test_check_says_every_mistake_with_its_place(tmp_path: Path, capsys: Out) ->
     assert cli.main(["lesson", "check", str(good), str(bad)]) == 2
     error = capsys.readouterr().err
     assert f"{bad}: `minutes` is a number from 0.5 to 120, not 0" in error
-    assert f"{bad}: step 2 (line 91), act 1: there is no action 'peeple'" in error
+    assert f"{bad}: step 2 (line 86), act 1: there is no action 'peeple'" in error
     assert "2 mistakes" in error
 
 
