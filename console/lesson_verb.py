@@ -47,6 +47,7 @@ def add(verb: VerbMaker, in_console: Callable[[Lesson], int]) -> None:
     run.add_argument("name", metavar="NAME", help=what)
     run.add_argument("--text", action="store_true", help="as text on a terminal too; asks for predictions")
     run.set_defaults(in_console=in_console)
+    action("words", _words, "What a lesson may name: figures, moments, actions. For those who write one.")
     check = action("check", _check, "Say what is wrong with lessons that somebody wrote.")
     check.add_argument("files", metavar="FILE", nargs="+")
 
@@ -81,6 +82,25 @@ def _show(options: argparse.Namespace) -> int:
             print(f"  shows: {shown.label}{f'; recorded {shown.recorded}' if shown.recorded else ''}")
     if lesson.origin:
         print(f"\nRecorded figures: {lesson.origin}.")
+    return 0
+
+
+def _words(options: argparse.Namespace) -> int:
+    from console.lessons.acts import ACTS
+    from console.lessons.conditions import WHENS
+    from console.lessons.figures import FIGURES
+
+    del options
+    print("figures (FIGURE, FIGURE@MOMENT, FIGURE / FIGURE)")
+    for figure in FIGURES.values():
+        units = " or ".join(unit for unit in figure.units if unit)
+        print(f"  {figure.name:<34}{figure.says}{f' ({units})' if units else ''}")
+    print(f"\nmoments: now without an @, {', '.join(f'@{when}' for when in WHENS)}, @NAME of an earlier step")
+    print("conditions: FIGURE >= 3, FIGURE < 0.5 * FIGURE, FIGURE is WORD or WORD")
+    print("\nactions ([[step.act]] do = ...)")
+    for name, kind in ACTS.items():
+        settings = f": {', '.join(kind.settings)}" if kind.settings else ""
+        print(f"  {name:<10}{kind.says}{settings}")
     return 0
 
 

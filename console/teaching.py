@@ -46,6 +46,7 @@ class Teaching(App[ReturnType]):
     def on_ready(self) -> None:
         """Open what was asked for on the command line."""
         if self.first_lesson is not None:
+            self.classroom.keep(self.first_lesson)
             self._tell(self.classroom.open(self.first_lesson))
             self.switch_mode("lesson")
 

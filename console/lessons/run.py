@@ -176,7 +176,7 @@ class Run:
         step = self.step
         if asked and step.question is not None and self.chosen is None:
             return replace(self, refusal="Say what you expect first: choose with the arrow keys."), ()
-        if step.acts and why_not:
+        if why_not and (step.acts or (self.lesson.acts and step.wait is not None)):
             run = replace(self, watch=self.watch.begin(self.lesson.figures, snapshot)) if snapshot else self
             return run._reveal(f"only read: {why_not}"), ()
         if snapshot is None:

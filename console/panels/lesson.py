@@ -73,22 +73,23 @@ def _scrolled(body: list[Line], scroll: int, rows: int, cells: int) -> list[Line
 
 
 def _shelf(view: View, room: Classroom, cells: int, rows: int) -> list[Line]:
-    inner = cells - 4
+    inner, height = cells - 4, rows - 2
     entries = room.shelf()
-    tall = rows - 2 >= 2 * len(entries) + 8
-    body: list[Line] = wrap(
+    intro: list[Line] = wrap(
         "Each lesson asks what you expect, does it on this stack, and shows what happened. People and policy are put back "
         "at its end, and whenever you leave it.",
         min(inner, 100),
         "label",
     )
-    body.append(())
-    for place, entry in enumerate(entries):
-        body += _entry(room, place, entry, inner, roomy=tall)
+    roomy = height >= 3 * len(entries) + len(intro) + 2
+    body = [*intro, ()] if height >= len(entries) + len(intro) + 3 else []
     chosen = entries[room.at]
-    if not isinstance(chosen, str):
-        body += [*([()] if not tall else []), *_about(view, chosen, inner)]
-    return frame(line(Span("lessons: the course's day", "title")), body, cells, rows)
+    about = [] if isinstance(chosen, str) else [*([] if roomy else [()]), *_about(view, chosen, inner)]
+    fits = max(1, height - len(body) - len(about)) // (3 if roomy else 1)
+    first = max(0, min(room.at - fits // 2, len(entries) - fits))
+    for place, entry in enumerate(entries[first : first + fits], first):
+        body += _entry(room, place, entry, inner, roomy=roomy)
+    return frame(line(Span("lessons: the course's day", "title")), body + about, cells, rows)
 
 
 def _entry(room: Classroom, place: int, entry: Lesson | str, cells: int, *, roomy: bool) -> list[Line]:

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from console import cli, lesson_verb
+from console.lessons.acts import ACTS
+from console.lessons.figures import FIGURES
 from console.lessons.shelf import FOLDER, SHIPPED
 from loadgen.profile import Profile
 from server import commands
@@ -81,6 +83,12 @@ def test_the_list_and_each_lesson_can_be_read(capsys: Out) -> None:
     for name in SHIPPED:
         assert cli.main(["lesson", "show", name]) == 0
         assert "In the restaurant:" in capsys.readouterr().out
+
+
+def test_the_words_that_a_lesson_may_use_are_told(capsys: Out) -> None:
+    assert cli.main(["lesson", "words"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"  {word} " in told for word in (*FIGURES, *ACTS))
 
 
 def test_a_lesson_is_gone_through_as_text(stack: FakeStack, capsys: Out) -> None:

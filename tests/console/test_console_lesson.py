@@ -14,7 +14,9 @@ from lesson_scenes import PushedSource, alone, together
 from textual.pilot import Pilot
 
 from console.app import CockpitApp, Left
-from console.lessons.shelf import shipped
+from console.classroom import Classroom
+from console.lessons.reading import parse
+from console.lessons.shelf import FOLDER, shipped
 from console.sources.scripted import ScriptedSource
 from server import commands
 from server.telemetry.snapshot import Snapshot
@@ -167,6 +169,25 @@ async def test_a_lesson_is_in_the_palette_and_on_the_command_line() -> None:
         assert "Lesson: The lunch rush (6)" in names
         await app.run_action("lesson('lunch-rush')")
         await until(pilot, lambda: "Half past eleven" in screen_text(app))
+
+
+def test_somebodys_own_lesson_stands_on_the_shelf() -> None:
+    room = Classroom()
+    room.keep(shipped("lunch-rush"))
+    assert (room.at, room.files) == (3, [])
+    own = parse((FOLDER / "one-chat.toml").read_text().replace("One chat barely", "My chat barely"), "mine")
+    room.keep(own)
+    assert (room.at, room.files) == (8, [own])
+    assert room.shelf()[8] is own
+
+
+async def test_the_list_fits_the_smallest_terminal() -> None:
+    app = CockpitApp(PushedSource([BASE]), clock=lambda: 0.0)
+    async with app.run_test(size=(60, 16)) as pilot:
+        await until(pilot, lambda: app.snapshot is not None)
+        await pilot.press("6", "up")
+        await until(pilot, lambda: "▸ 8  How many people?" in screen_text(app))
+        assert "opens it" in screen_text(app)
 
 
 async def test_a_click_answers_the_question() -> None:
