@@ -78,7 +78,7 @@ def _shelf(view: View, room: Classroom, cells: int, rows: int) -> list[Line]:
     intro: list[Line] = wrap(
         "Each lesson asks what you expect, does it on this stack, and shows what happened. People and policy are put back "
         "at its end, and whenever you leave it.",
-        min(inner, 100),
+        min(inner, 90),
         "label",
     )
     roomy = height >= 3 * len(entries) + len(intro) + 2
@@ -87,9 +87,25 @@ def _shelf(view: View, room: Classroom, cells: int, rows: int) -> list[Line]:
     about = [] if isinstance(chosen, str) else [*([] if roomy else [()]), *_about(view, chosen, inner)]
     fits = max(1, height - len(body) - len(about)) // (3 if roomy else 1)
     first = max(0, min(room.at - fits // 2, len(entries) - fits))
+    side = min(54, inner * 2 // 5) if inner >= WIDE and not isinstance(chosen, str) else 0
+    left = inner - side - (6 if side else 0)
     for place, entry in enumerate(entries[first : first + fits], first):
-        body += _entry(room, place, entry, inner, roomy=roomy)
-    return frame(line(Span("lessons: the course's day", "title")), body + about, cells, rows)
+        body += _entry(room, place, entry, left, roomy=roomy)
+    body += about
+    if side and not isinstance(chosen, str):
+        body = beside([(body, left), ([()] * len([*intro, ()]) + _preview(chosen, side), side)], gap=6)
+    return frame(line(Span("lessons: the course's day", "title")), body, cells, rows)
+
+
+def _preview(entry: Lesson, cells: int) -> list[Line]:
+    """What the chosen lesson goes through, and how it begins as a restaurant."""
+    lines = [line(Span(cut(fmt.sanitize(entry.title), cells), "bright")), ()]
+    for number, step in enumerate(entry.steps, 1):
+        asks = Span("  ?" if step.question is not None else "", "mark", "it asks for a prediction")
+        lines.append(line(Span(f"{number}  ", "label"), Span(cut(fmt.sanitize(step.title), cells - 6), "text"), asks))
+    if entry.steps[0].plain:
+        lines += [(), *_restaurant(entry.steps[0].plain, cells)]
+    return lines
 
 
 def _entry(room: Classroom, place: int, entry: Lesson | str, cells: int, *, roomy: bool) -> list[Line]:
