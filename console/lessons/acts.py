@@ -26,6 +26,8 @@ from server.telemetry.snapshot import Snapshot
 
 Settings = Mapping[str, Any]
 MOST = 10_000
+IN_FLIGHT = "in_flight_of_slots"
+"""How many may be at the engine, as a part of its slots."""
 
 
 class ActError(ValueError):
@@ -87,8 +89,8 @@ def checked(do: object, settings: Settings) -> Act:
 
 def _said(key: str, value: object) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    if key == "of_slots":
-        return f"{text} x the slots"
+    if key.endswith("of_slots"):
+        return f"{key.removesuffix('of_slots').replace('_', ' ')}{text} x the slots"
     if key in {"name", "count", "who", "kind", "process", "order"}:
         return text
     name = key.removesuffix("_s").replace("_", " ")
@@ -145,8 +147,10 @@ def _weights(value: Any) -> object:
 
 
 def _whole_policy(settings: Settings) -> object:
+    if not settings:
+        raise ActError(f"the action policy needs something to change: {', '.join(ACTS['policy'].settings)}")
     try:
-        return Policy(token_budget=1_000_000).changed(_policy_change(settings))
+        return Policy(token_budget=1_000_000).changed(msgspec.convert(_told(settings), PolicyChange))
     except (msgspec.ValidationError, ValueError) as error:
         raise ActError(f"the policy cannot be so: {error}") from None
 
@@ -179,8 +183,16 @@ def _count(settings: Settings, snapshot: Snapshot) -> int | None:
     return None
 
 
-def _policy_change(settings: Settings) -> PolicyChange:
-    return msgspec.convert(dict(settings), PolicyChange, strict=True)
+def _told(settings: Settings) -> dict[str, Any]:
+    """What the policy itself has a name for."""
+    return {name: value for name, value in settings.items() if name != IN_FLIGHT}
+
+
+def _policy(settings: Settings, snapshot: Snapshot) -> Command:
+    told = _told(settings)
+    if IN_FLIGHT in settings:
+        told["max_in_flight"] = max(1, round(settings[IN_FLIGHT] * _slots(snapshot)))
+    return msgspec.convert(told, commands.Policy)
 
 
 def _ask(settings: Settings, snapshot: Snapshot) -> Command:
@@ -280,8 +292,8 @@ ACTS: dict[str, Kind] = {
     ),
     "policy": Kind(
         "change the queue's policy",
-        dict.fromkeys(_POLICY, lambda value: value),
-        lambda s, _: msgspec.convert(dict(s), commands.Policy),
+        {IN_FLIGHT: _number(0.05, 1), **dict.fromkeys(_POLICY, lambda value: value)},
+        _policy,
         whole=_whole_policy,
     ),
     "restart": Kind(
