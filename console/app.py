@@ -22,7 +22,6 @@ from textual.screen import Screen
 from textual.worker import Worker, WorkerState
 
 from console import format as fmt
-from console.classroom import Classroom
 from console.deeds import DEEDS, POLICY_CHANGE, Deed, bindings, deed_of, people_step, why_not
 from console.editing import more_people
 from console.history import History
@@ -105,7 +104,6 @@ class CockpitApp(Teaching[Left]):
         self.history = History()
         self.snapshot: Snapshot | None = None
         """The latest, whatever the display shows."""
-        self.classroom = Classroom()
         self.kept = Kept()
         """Single requests, asked for while a screen shows them."""
         self._asking = False

@@ -39,9 +39,14 @@ class Teaching(App[ReturnType]):
 
     source: Source
     snapshot: Snapshot | None
-    classroom: Classroom
     first_lesson: Lesson | None = None
     """To be opened at the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classroom = Classroom()
+        self._turn = asyncio.Lock()
+        """Of one step's commands: those of two are never mixed."""
 
     def on_ready(self) -> None:
         """Open what was asked for on the command line."""
@@ -95,8 +100,10 @@ class Teaching(App[ReturnType]):
         self.redraw()
 
     def action_lesson_pick(self, place: int) -> None:
-        """What was clicked: an answer, or a lesson."""
-        if self.classroom.run is None:
+        """What was clicked: an answer, or a lesson, which a second click opens."""
+        if self.classroom.run is None and self.classroom.at == place:
+            self.action_lesson_go()
+        elif self.classroom.run is None:
             self.classroom.at = place
         else:
             self.classroom.run = self.classroom.run.pick(place)
@@ -141,12 +148,6 @@ class Teaching(App[ReturnType]):
             self.classroom.answered(answers)
             self._say_reveal(before.phase if before else "")
             self.redraw()
-
-    @property
-    def _turn(self) -> asyncio.Lock:
-        if not hasattr(self, "_lesson_lock"):
-            self._lesson_lock = asyncio.Lock()
-        return self._lesson_lock
 
     def exit(
         self, result: ReturnType | None = None, return_code: int = 0, message: RenderableType | None = None

@@ -151,14 +151,14 @@ class Run:
 
     def look(self, snapshot: Snapshot) -> tuple[Run, Commands]:
         """One snapshot more."""
-        run, sent = self, ()
+        run = self
         if run.phase in {"act", "wait"}:
             run = replace(run, watch=run.watch.look(snapshot))
         if run.phase == "wait":
             run = run._waited()
         if run.acted and run.phase != "over" and not 0 <= snapshot.at - run.renewed < RENEW_S:
             return replace(run, renewed=snapshot.at), (commands.Hold(),)
-        return run, sent
+        return run, ()
 
     def answered(self, answers: Sequence[Answer]) -> Run:
         """What became of the commands of a step."""

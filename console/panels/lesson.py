@@ -6,17 +6,16 @@ import math
 
 from console import format as fmt
 from console import raster
-from console.classroom import Classroom, summary
-from console.ink import Line, Span, beside, between, cut, fit, frame, line, pick, text_width, width, wrap
+from console.classroom import summary
+from console.ink import Line, Span, beside, between, cut, fit, frame, line, text_width, width, wrap
 from console.lessons.lesson import Lesson, Question, Shown, Step
 from console.lessons.run import Checked, Guess, Row, Run, Told
 from console.panels.feel import chart
+from console.panels.lesson_list import lesson_list
+from console.panels.prose import WIDE, prose, restaurant
 from console.view import View
 
-WIDE = 110
-"""Cells from which the restaurant stands beside the text."""
 CHART_ROWS = 10
-RESTAURANT = "in the restaurant"
 SIGNS = {True: ("✓ seen     ", "good"), False: ("· not seen ", "warn"), None: ("· not here ", "label")}
 
 
@@ -24,7 +23,7 @@ def lesson(view: View, cells: int, rows: int) -> list[Line]:
     """The list, or the lesson that is under way."""
     room = view.classroom
     if room.run is None:
-        return _shelf(view, room, cells, rows)
+        return lesson_list(view, cells, rows)
     run, inner = room.run, cells - 4
     shown = _scrolled(_body(view, run, inner, rows - 2), room.scroll, rows - 2, inner)
     title = line(Span(run.lesson.title, "title"))
@@ -69,68 +68,6 @@ def _scrolled(body: list[Line], scroll: int, rows: int, cells: int) -> list[Line
     ]
 
 
-# the shelf
-
-
-def _shelf(view: View, room: Classroom, cells: int, rows: int) -> list[Line]:
-    inner, height = cells - 4, rows - 2
-    entries = room.shelf()
-    intro: list[Line] = wrap(
-        "Each lesson asks what you expect, does it on this stack, and shows what happened. People and policy are put back "
-        "at its end, and whenever you leave it.",
-        min(inner, 90),
-        "label",
-    )
-    roomy = height >= 3 * len(entries) + len(intro) + 2
-    body = [*intro, ()] if height >= len(entries) + len(intro) + 3 else []
-    chosen = entries[room.at]
-    about = [] if isinstance(chosen, str) else [*([] if roomy else [()]), *_about(view, chosen, inner)]
-    fits = max(1, height - len(body) - len(about)) // (3 if roomy else 1)
-    first = max(0, min(room.at - fits // 2, len(entries) - fits))
-    side = min(54, inner * 2 // 5) if inner >= WIDE and not isinstance(chosen, str) else 0
-    left = inner - side - (6 if side else 0)
-    for place, entry in enumerate(entries[first : first + fits], first):
-        body += _entry(room, place, entry, left, roomy=roomy)
-    body += about
-    if side and not isinstance(chosen, str):
-        body = beside([(body, left), ([()] * len([*intro, ()]) + _preview(chosen, side), side)], gap=6)
-    return frame(line(Span("lessons: the course's day", "title")), body, cells, rows)
-
-
-def _preview(entry: Lesson, cells: int) -> list[Line]:
-    """What the chosen lesson goes through, and how it begins as a restaurant."""
-    lines = [line(Span(cut(fmt.sanitize(entry.title), cells), "bright")), ()]
-    for number, step in enumerate(entry.steps, 1):
-        asks = Span("  ?" if step.question is not None else "", "mark", "it asks for a prediction")
-        lines.append(line(Span(f"{number}  ", "label"), Span(cut(fmt.sanitize(step.title), cells - 6), "text"), asks))
-    if entry.steps[0].plain:
-        lines += [(), *_restaurant(entry.steps[0].plain, cells)]
-    return lines
-
-
-def _entry(room: Classroom, place: int, entry: Lesson | str, cells: int, *, roomy: bool) -> list[Line]:
-    here = place == room.at
-    action = f"lesson_pick({place})"
-    pointer = Span("▸ " if here else "  ", "mark")
-    if isinstance(entry, str):
-        return [line(pointer, Span(cut(f"{place + 1}  {fmt.sanitize(entry)}", cells - 2), "bad"))]
-    came = room.done.get(entry.name, "")
-    right = line(Span(f"✓ {came}  " if came else "", "good"), Span(f"{entry.minutes:g} min", "label"))
-    title = line(pointer, Span(f"{place + 1}  {fmt.sanitize(entry.title)}", "bright" if here else "text", "", action))
-    says = line(Span(f"   {fmt.sanitize(entry.says).replace('`', '')}", "label", "", action))
-    if roomy:
-        return [between(title, right, cells), line("  ") + says, ()]
-    return [between(pick(cells - width(right) - 2, title + says, title), right, cells)]
-
-
-def _about(view: View, entry: Lesson, cells: int) -> list[Line]:
-    predictions = "1 prediction" if entry.predictions == 1 else f"{entry.predictions} predictions"
-    steps = f"{len(entry.steps)} steps, {predictions}"
-    if entry.acts and (reason := view.greyed):
-        return [line(Span(cut(f"{steps}. To read only: {fmt.sanitize(reason)}.", cells), "warn"))]
-    return [line(Span("enter", "key"), Span(f" opens it: {steps}", "label"))]
-
-
 # a step
 
 
@@ -142,11 +79,11 @@ def _step(view: View, run: Run, cells: int, rows: int) -> list[Line]:
     if cells < WIDE:
         body = [*head, *_main(view, run, cells, rows - 2)]
         if plain:
-            body += [(), *_restaurant(plain, cells)]
+            body += [(), *restaurant(plain, cells)]
         return body
     side = min(54, cells * 2 // 5)
     left = cells - side - 4
-    right = _restaurant(plain, side) if plain else []
+    right = restaurant(plain, side) if plain else []
     if step.figures and run.phase in {"act", "wait"}:
         right += [*([()] if right else []), line(Span("now", "title"))]
         right += [_live(run, shown, side) for shown in step.figures]
@@ -159,7 +96,7 @@ def _main(view: View, run: Run, cells: int, rows: int) -> list[Line]:
     step = run.step
     if run.last is not None:
         reveal = _revealed(run.lesson, step, run.last, cells)
-        text = [*_prose(step.text, cells, "label"), ()]
+        text = [*prose(step.text, cells, "label"), ()]
         return (
             text + reveal
             if step.reveal and len(text) + len(reveal) <= rows
@@ -168,7 +105,7 @@ def _main(view: View, run: Run, cells: int, rows: int) -> list[Line]:
             else text + reveal
         )
     asking = run.phase == "ask"
-    text = _prose(step.text, cells, "text" if asking else "label")
+    text = prose(step.text, cells, "text" if asking else "label")
     question = [] if step.question is None else [(), *_question(step.question, run, cells)]
     rest = [(), *_next(view, run, cells)]
     if run.refusal:
@@ -176,10 +113,6 @@ def _main(view: View, run: Run, cells: int, rows: int) -> list[Line]:
     if asking or len(text) + len(question) + len(rest) <= rows:
         return text + question + rest
     return [*rest[1:], *question]  # no room for all: what goes on comes first
-
-
-def _restaurant(text: str, cells: int) -> list[Line]:
-    return [line(Span(RESTAURANT, "brand")), *_prose(text, cells)]
 
 
 def _live(run: Run, shown: Shown, cells: int) -> Line:
@@ -292,7 +225,7 @@ def _revealed(entry: Lesson, step: Step, told: Told, cells: int) -> list[Line]:
             lines += wrap(f"recorded: {fmt.sanitize(entry.origin)}", cells, "stale")
         lines.append(())
     if step.reveal:
-        lines += [*_prose(step.reveal, cells), ()]
+        lines += [*prose(step.reveal, cells), ()]
     for check in told.checks:
         lines += _check(check, cells)
     if told.checks:
@@ -359,31 +292,3 @@ def _over(run: Run, cells: int) -> list[Line]:
         for check in told.checks:
             lines += [line("  ") + one for one in _check(check, cells - 2)]
     return [*lines, (), line(Span("enter", "key", "", "lesson_go"), Span(" goes back to the list", "label"))]
-
-
-def _prose(text: str, cells: int, style: str = "text") -> list[Line]:
-    """Paragraphs; `what stands in backticks` is bright."""
-    lines: list[Line] = []
-    for paragraph in text.split("\n\n"):
-        if lines:
-            lines.append(())
-        row: Line = ()
-        bright = False
-        for word in fmt.sanitize(paragraph, 4000).split():
-            spans, bright = _word(word, style, bright=bright)
-            size = width(spans)
-            if row and width(row) + 1 + size > cells:
-                lines.append(row)
-                row = ()
-            row += (line(Span(" ", style)) if row else ()) + spans
-        lines.append(row)
-    return lines
-
-
-def _word(word: str, style: str, *, bright: bool) -> tuple[Line, bool]:
-    spans: Line = ()
-    for place, part in enumerate(word.split("`")):
-        if place:
-            bright = not bright
-        spans += line(Span(part, "bright" if bright else style))
-    return spans, bright
