@@ -253,12 +253,17 @@ _ALL: list[Figure] = [
     Figure("queue.why", "word", "what the next one waits for", lambda s: Found(s.queue.why or "nothing")),
     Figure("verdict.word", "word", "the one word on top", lambda s: Found(s.verdict.word)),
     Figure("limit.name", "word", "what holds the setup back", lambda s: Found(s.limit_detail.name or "none named")),
-    Figure("start.elapsed_s", "seconds", "of the start, until now", lambda s: _found(s.engine.start.elapsed_s, "")),
+    Figure("start.elapsed_s", "seconds", "duration of the start", lambda s: _found(s.engine.start.elapsed_s, "")),
     Figure(
-        "start.waiting", "count", "people who wait for it", lambda s: Found(float(s.engine.start.meanwhile.waiting))
+        "start.waiting",
+        "count",
+        "people who wait for the engine",
+        lambda s: Found(float(s.engine.start.meanwhile.waiting)),
     ),
-    Figure("start.missed", "count", "requests it spoiled", lambda s: Found(float(s.engine.start.meanwhile.missed))),
-    Figure("start.cut", "count", "replies it broke off", lambda s: Found(float(s.engine.start.meanwhile.cut))),
+    Figure(
+        "start.missed", "count", "requests the start spoiled", lambda s: Found(float(s.engine.start.meanwhile.missed))
+    ),
+    Figure("start.cut", "count", "replies the start broke off", lambda s: Found(float(s.engine.start.meanwhile.cut))),
     *(
         Figure(f"stage.{name.replace(' ', '_')}_s", "seconds", f"mean time of the stage `{name}`", _stage(name))
         for name in ("connect", "accept", "queue", "front end", "engine queue", "prefill", "decode", "drain")
