@@ -184,6 +184,32 @@ def test_without_a_gpu_the_recorded_figure_stands_for_it_and_says_so() -> None:
     assert BASE.gpu_note in told.checks[1].because
 
 
+def on_gpu(snapshot: Snapshot, tensor: float, dram: float) -> Snapshot:
+    """The same on a GPU that does so much."""
+    gpu = lesson_scenes.H100.gpus[0]
+    value = lesson_scenes.Value
+    return samples.change(
+        snapshot, gpus=[lesson_scenes.with_(gpu, tensor=value(tensor, src="gpm"), dram=value(dram, src="gpm"))]
+    )
+
+
+def test_on_a_gpu_its_own_figures_are_what_happened() -> None:
+    base = lesson_scenes.H100
+    run = acted(begin(shipped("one-chat")).pick(1), on_gpu(base, 0.0, 0.0))
+    for seconds, ok, tensor, dram in ((6.0, 60, 0.024, 0.63), (13.0, 62, 0.011, 0.4)):
+        run, _ = run.look(on_gpu(alone(base, seconds, ok, 130.0), tensor, dram))
+    told = run.last
+    assert told is not None
+    assert told.guess is not None
+    assert (told.guess.predicted, told.guess.happened, told.guess.right) == ("2 %", "2.4 %", True)
+    assert not told.guess.recorded
+    assert [(row.label, row.text) for row in told.rows[1:3]] == [
+        ("tensor cores at work, at most", "2 %"),
+        ("memory bandwidth in use, at most", "63 %"),
+    ]
+    assert [check.seen for check in told.checks] == [True, True]
+
+
 def rushed(lesson: Lesson, depth: float, waiting: float) -> str:
     """What the rush is said to have shown."""
     run = acted(begin(lesson))
