@@ -53,6 +53,7 @@ from console.screens.presenter import PresenterScreen
 from console.screens.requests import RequestsScreen
 from console.settings import Settings
 from console.sources.base import Source, SourceGoneError
+from console.teaching import Teaching, lesson_screen
 from console.themes import Theme
 from console.trouble import Trouble
 from console.view import KeyHint, Link, View
@@ -76,7 +77,7 @@ class Left:
     message: str
 
 
-class CockpitApp(Dressed[Left]):
+class CockpitApp(Teaching[Left], Dressed[Left]):
     """Draws snapshots of `source` and sends it commands; owns nothing."""
 
     TITLE = "spark-serve"
@@ -89,6 +90,7 @@ class CockpitApp(Dressed[Left]):
         "load": LoadScreen,
         "capacity": CapacityScreen,
         "presenter": PresenterScreen,
+        "lesson": lesson_screen,
     }
     DEFAULT_MODE = "flow"
     BINDINGS: ClassVar[list[BindingType]] = bindings("")
@@ -185,6 +187,7 @@ class CockpitApp(Dressed[Left]):
         self.snapshot = message.snapshot
         self._link = self.source.kind
         self._lost = None
+        self.teach(message.snapshot)
         if not early:
             self._drawn_at = self._clock()
             self.redraw()
@@ -283,7 +286,8 @@ class CockpitApp(Dressed[Left]):
             frozen_s=frozen_s,
             status=text,
             status_style=style,
-            title_note=self._title_note,
+            title_note=self._title_note or ("" if self.current_mode == "lesson" else self.classroom.note),
+            classroom=self.classroom,
             kept=self.kept,
             greyed=self.why_not(POLICY_CHANGE),
             keys=tuple(

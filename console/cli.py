@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 import psutil
@@ -25,6 +25,7 @@ from console import (
     engine_verb,
     fault_verb,
     help_verb,
+    lesson_verb,
     load_verbs,
     manual,
     notes_verbs,
@@ -40,10 +41,13 @@ from console.sources.base import Source
 from console.themes import NO_COLOUR, THEME_CHOICES, theme_of
 from console.verb import UsageError, count, port
 from server import commands
-from server.client import StackClient, StackError
+from server.client import NO_STACK, StackClient, StackError
 from server.config import SettingError, StackSettings, be_private, default_paths
 from server.engine.errors import EngineError
 from server.gateway.policy import PolicyChange
+
+if TYPE_CHECKING:
+    from console.lessons.lesson import Lesson
 
 SMALLEST_TERMINAL = (60, 16)
 DOWN_TIMEOUT_S = 60.0
@@ -174,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     compare_verb.add(verb)
     fault_verb.add(verb)
     request_verb.add(verb)
+    lesson_verb.add(verb, _lesson)
     settings_verb.add(verb)
     engine_verb.add(verb)
     help_verb.add(verb, parser)
@@ -363,7 +368,21 @@ def _liked(options: argparse.Namespace) -> dict[str, Any]:
     return {"settings": settings, "look": look, "remember_in": settings_file()}
 
 
-def _open(source: Source, client: StackClient, liked: dict[str, Any], *, ephemeral: bool) -> int:
+def _lesson(lesson: Lesson) -> int:
+    """In the cockpit, on the running stack."""
+    _check_terminal()
+    client = StackClient(default_paths())
+    if not client.running():
+        raise StackError(NO_STACK)
+    from console.sources.live import LiveSource
+
+    liked = _liked(argparse.Namespace(theme=None, no_color=False))
+    return _open(LiveSource(client.paths.socket), client, liked, ephemeral=False, lesson=lesson)
+
+
+def _open(
+    source: Source, client: StackClient, liked: dict[str, Any], *, ephemeral: bool, lesson: Lesson | None = None
+) -> int:
     """Run the cockpit until it is left; its last words go to the restored terminal."""
     gc.disable()  # what is imported lives for ever: looking through it again and again is a sixth of the start
     from console.replaying import cockpit
@@ -372,6 +391,7 @@ def _open(source: Source, client: StackClient, liked: dict[str, Any], *, ephemer
     gc.freeze()
     gc.enable()
     app = cockpit(source, trouble=Trouble(client.paths.logs / "console.log"), **liked)
+    app.first_lesson = lesson
     daemon = client.daemon()
     left = app.run()
     if left is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from console.kept import ONLY_EXPLAINED
+from console.lessons.shelf import SHIPPED
 from console.themes import THEMES
 from loadgen.presets import presets
 from loadgen.profile import Profile
@@ -47,7 +48,8 @@ class Deed:
     def named(self) -> str:
         """As the palette lists it, with the first of its keys if it has one."""
         key = f" ({self.shown.split()[0]})" if self.shown else ""
-        return f"{(self.title or self.label).capitalize()}{key}"
+        name = self.title or self.label
+        return f"{name[:1].upper()}{name[1:]}{key}"
 
 
 PRESETS = presets(Profile(), trace="the trace given with --trace")
@@ -223,6 +225,54 @@ DEEDS: tuple[Deed, ...] = (
         "load",
         rank=0,
     ),
+    Deed(
+        "lesson_answer(-1)",
+        "up,left",
+        "↑ ↓",
+        "choose",
+        "Choose a lesson, or an answer to its question",
+        title="lesson: answer before",
+        rank=5,
+        where="lesson",
+    ),
+    Deed(
+        "lesson_answer(1)",
+        "down,right",
+        "↓",
+        "choose",
+        "Choose the next lesson, or the next answer",
+        title="lesson: next answer",
+        rank=0,
+        where="lesson",
+    ),
+    Deed(
+        "lesson_go",
+        "enter",
+        "enter",
+        "next",
+        "Open the lesson, take the answer and do what the step says, or go to the next step",
+        title="lesson: go on",
+        rank=5,
+        where="lesson",
+    ),
+    Deed(
+        "lesson_leave",
+        "escape",
+        "esc",
+        "leave",
+        "Back to the list of lessons; people and policy as they were before",
+        title="lesson: leave it",
+        rank=5,
+        where="lesson",
+    ),
+    Deed(
+        "lesson_scroll(6)", "pagedown", "", "page", "Down the text", title="lesson: page down", rank=0, where="lesson"
+    ),
+    Deed("lesson_scroll(-6)", "pageup", "", "page", "Up the text", title="lesson: page up", rank=0, where="lesson"),
+    *(
+        Deed(f"lesson('{name}')", "", "6", title, "A lesson: predict, do, see", title=f"lesson: {title}", rank=0)
+        for name, title in SHIPPED.items()
+    ),
     *_rows("policy", "", "", "a row of the policy", "load"),
     Deed("screen.take", "enter", "", "take", "Take what was changed", "load", rank=0, where="policy"),
     *_rows("faults", "", "", "a fault", "nothing"),
@@ -307,6 +357,7 @@ DEEDS: tuple[Deed, ...] = (
     Deed("show_screen('engine')", "3", "3", "engine", "Cold start, versions, limits, arguments", rank=3),
     Deed("show_screen('load')", "4", "4", "load", "Who is out there and what they ask, edited live", rank=4),
     Deed("show_screen('capacity')", "5", "5", "capacity", "How many people this setup serves", rank=4),
+    Deed("show_screen('lesson')", "6", "6", "lesson", "The course's day: predict, do, see, understand", rank=3),
     Deed("presenter", "v", "v", "presenter", "Big figures for a projector; v or a screen's key leaves them", rank=0),
     Deed("next_theme", "T", "T", "next theme", "The next theme, from now on", rank=0),
     *(

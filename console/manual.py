@@ -76,6 +76,19 @@ PAGES: dict[str, Page] = {
         ("console", "record"),
         environment=(),
     ),
+    "lesson": Page(
+        "look",
+        "the course's day: predict, do, see, understand",
+        "Each step asks for a prediction, does something to the running stack, and checks itself on live data. "
+        "People and policy are put back at its end, whatever ends it.",
+        (
+            ("lesson", "which there are"),
+            ("lesson run ten-friends", "in the cockpit; with --text without one"),
+            ("lesson check mine.toml", "everything wrong with a lesson of your own"),
+            ("lesson words", "the figures, acts and moments a lesson can name"),
+        ),
+        ("console", "demo"),
+    ),
     "status": Page(
         "look",
         "how the stack is, as text or JSON",

@@ -20,7 +20,7 @@ from console.usage import UsageError
 from server.config import config_folder
 
 Words = Literal["standard", "plain"]
-Opening = Literal["flow", "requests", "engine", "load", "capacity", "presenter"]
+Opening = Literal["flow", "requests", "engine", "load", "capacity", "lesson", "presenter"]
 LARGEST = 1 << 20
 """Bytes; what is larger is no settings file."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from console import format as fmt
+from console.classroom import Classroom
 from console.history import History
 from console.ink import Span
 from console.kept import Kept, Listing
@@ -49,6 +50,8 @@ class View:
     """The row that arrow keys are on, on a screen that has some (`console.editing`)."""
     kept: Kept = field(default_factory=Kept)
     """Single requests, as far as they were asked for."""
+    classroom: Classroom = field(default_factory=Classroom)
+    """The lesson that is under way, or the list of them."""
     listing: Listing = field(default_factory=Listing)
     """What of them is shown, on the Requests screen."""
     draft: Draft = field(default_factory=Draft)

@@ -125,6 +125,14 @@ class Restart(msgspec.Struct, frozen=True, tag_field="command", tag="restart"):
     kind: str = "process"
 
 
+class Hold(msgspec.Struct, frozen=True, tag_field="command", tag="hold"):
+    """Keep people and policy as they are, to come back to: at a Hold with `on` false, or by themselves `for_s` seconds after
+    the latest Hold. Whoever changes much for a while (a lesson) sends it first, and again and again while it lasts."""
+
+    on: bool = True
+    for_s: float = 60.0
+
+
 class Limits(msgspec.Struct, frozen=True, tag_field="command", tag="limits"):
     """Change the gateway's admission limits."""
 
@@ -211,6 +219,7 @@ Command = (
     | Capacity
     | Compare
     | Restart
+    | Hold
     | Limits
     | Policy
     | Knobs

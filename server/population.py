@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import msgspec
@@ -78,6 +78,7 @@ class Held:
     profile: Profile
     preset: str
     arrivals: Arrivals | None = None
+    weights: dict[load.Behaviour, float] = field(default_factory=dict)
 
 
 class Population:
@@ -351,7 +352,7 @@ class Population:
 
     def hold(self) -> Held:
         """What is wanted now."""
-        return Held(self._people, dict(self._extras), self._profile, self._preset, self._arrivals)
+        return Held(self._people, dict(self._extras), self._profile, self._preset, self._arrivals, dict(self._weights))
 
     def freeze(self, profile: Profile) -> None:
         """Only the people themselves, asking by this profile."""
@@ -362,6 +363,7 @@ class Population:
         """As it was."""
         self._people, self._extras, self._profile, self._preset = held.people, held.extras, held.profile, held.preset
         self._arrivals, self._origin = held.arrivals, time.monotonic()
+        self._weights = dict(held.weights)
         self._tell_all()
 
     def set_aside(self) -> None:

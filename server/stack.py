@@ -42,6 +42,7 @@ from server.faults.network import NetworkEdge
 from server.faults.process import ProcessEdge
 from server.gateway import records as gateway
 from server.gateway.policy import Policy, PolicyChange
+from server.holding import Before, Holding
 from server.population import Change, Population
 from server.search import CapacitySearch
 from server.supervisor import become_subreaper
@@ -78,6 +79,7 @@ MARKS = {
 }
 CHILD_STOP_S = 5.0
 GATEWAY_START_S = 30.0
+HOLD_MOST_S = 3600.0
 GUESSED_SEQUENCES = 64
 COMPARING = "A comparison runs and needs the stack as it is; stop it first (`spark-serve compare --stop`)."
 SEARCHING = "A capacity search runs and needs the people as they are; stop it first."
@@ -125,6 +127,7 @@ class Stack:
         self._load_task: asyncio.Task[None] | None = None
         self._told = PolicyChange()
         """What a person has set on the running stack."""
+        self._holding = Holding()
         self._budget_told: int | None = None
         """The KV cache's size that the gateway knows of."""
         self._recorder: Recorder | None = None
@@ -422,6 +425,7 @@ class Stack:
         self._note_pids()
         if self._kv_tokens() != self._budget_told:
             self._send_policy()
+        await self._put_back_what_lapsed()
 
     def _write(self, snapshot: Snapshot) -> None:
         if self._recorder is not None:
@@ -525,6 +529,8 @@ class Stack:
             if self._comparer.running:
                 return Answer(ok=False, message=COMPARING)
             return self._marked(self._search.change(command, PRESETS[self.settings.slo]))
+        if isinstance(command, commands.Hold):
+            return await self._hold(command)
         if self._search.running:
             return Answer(ok=False, message=SEARCHING)
         if isinstance(command, commands.Compare):
@@ -537,6 +543,35 @@ class Stack:
         if self._search.running or self._comparer.running:
             return Answer(ok=False, message=SEARCHING if self._search.running else COMPARING)
         return self._marked(await self._faults.begin(command.name, command.settings, command.seconds))
+
+    async def _hold(self, command: commands.Hold) -> Answer:
+        """Keep people and policy, or put them back; a capacity search that still runs is stopped before."""
+        if self._comparer.running:
+            return Answer(ok=False, message=COMPARING)
+        if not command.on:
+            return await self._put_back()
+        if not 5 <= command.for_s <= HOLD_MOST_S:
+            return Answer(ok=False, message=f"People and policy are kept for 5 to {HOLD_MOST_S:g} s.")
+        before = Before(self._population.hold(), self._told)
+        kept = self._holding.hold(before, time.monotonic() + command.for_s)
+        return Answer(ok=True, message="People and policy are kept to come back to." if kept else "Kept for longer.")
+
+    async def _put_back_what_lapsed(self) -> None:
+        """Whoever held it has gone without a word. What measures is not disturbed."""
+        if self._holding.lapsed(time.monotonic()) and not (self._search.running or self._comparer.running):
+            await self._put_back()
+
+    async def _put_back(self) -> Answer:
+        before = self._holding.release()
+        if before is None:
+            return Answer(ok=True, message="People and policy are as they were.")
+        if self._search.running and self._search.task is not None:
+            self._search.change(commands.Capacity(on=False), PRESETS[self.settings.slo])
+            await asyncio.wait({self._search.task}, timeout=CHILD_STOP_S)
+        self._told = before.told
+        self._send_policy()
+        self._population.release(before.people)
+        return self._done("load", "people and policy as they were before")
 
     def _marked(self, outcome: Change) -> Answer:
         """What became of a change of the load, on the charts if it was one."""

@@ -111,9 +111,9 @@ class HelpScreen(Overlay[None]):
                 text.append(f"\n  {deed.shown:<7}", style="bold")
                 text.append(deed.explained)
         screens = [deed for deed in deeds if deed.action.startswith("show_screen")]
-        text.append("\n  1-5    ", style="bold")
+        text.append("\n  1-6    ", style="bold")
         text.append(f"The screens: {', '.join(deed.label for deed in screens)}")
-        for screen, name in (("requests", "2"), ("load", "4"), ("capacity", "5")):
+        for screen, name in (("requests", "2"), ("load", "4"), ("capacity", "5"), ("lesson", "6")):
             text.append(f"\n  on {name}   ", style="bold")
             text.append(", ".join(f"{d.shown} {d.label}" for d in deeds if d.rank and d.where == screen))
         paired = {part for deed in deeds for part in deed.shown.split()[1:]}

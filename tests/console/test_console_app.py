@@ -289,7 +289,7 @@ async def test_in_open_loop_plus_raises_the_rate() -> None:
 
 
 def test_every_key_stands_once_on_each_screen() -> None:
-    for screen in ("", "requests", "load", "capacity", "policy", "faults"):
+    for screen in ("", "requests", "load", "capacity", "lesson", "policy", "faults"):
         keys = [key for deed in DEEDS if deed.where in {"", screen} and deed.keys for key in deed.keys.split(",")]
         assert len(keys) == len(set(keys))
 
