@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from textual import on, work
 from textual.actions import SkipAction
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 from textual.binding import BindingType
 from textual.drivers.linux_driver import LinuxDriver
 from textual.events import Resize
@@ -27,6 +27,7 @@ from console.editing import more_people
 from console.history import History
 from console.kept import KEEP, Kept, Only
 from console.leaving import leaving
+from console.lens import Lens
 from console.messages import (
     Answered,
     PanelFailed,
@@ -53,6 +54,7 @@ from console.screens.requests import RequestsScreen
 from console.sources.base import Source, SourceGoneError
 from console.trouble import Trouble
 from console.view import KeyHint, Link, View
+from console.words import Wording
 from loadgen.records import Behaviour
 from server import commands
 from server.commands import Command
@@ -73,7 +75,7 @@ class Left:
     message: str
 
 
-class CockpitApp(App[Left]):
+class CockpitApp(Lens[Left]):
     """Draws snapshots of `source` and sends it commands; owns nothing."""
 
     TITLE = "spark-serve"
@@ -96,8 +98,10 @@ class CockpitApp(App[Left]):
         title_note: str = "",
         clock: Callable[[], float] = time.monotonic,
         trouble: Trouble | None = None,
+        words: Wording = "standard",
     ) -> None:
         super().__init__()
+        self.words = words
         self.source = source
         self.history = History()
         self.snapshot: Snapshot | None = None
@@ -268,6 +272,7 @@ class CockpitApp(App[Left]):
             status=text,
             status_style=style,
             title_note=self._title_note,
+            words=self.words,
             kept=self.kept,
             greyed=self.why_not(POLICY_CHANGE),
             keys=tuple(
@@ -334,6 +339,7 @@ class CockpitApp(App[Left]):
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every deed by name, but for moves on a screen."""
         del screen
+        yield from self.zooms()
         for deed in DEEDS:
             if deed.action.startswith("screen."):
                 continue

@@ -131,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     console.add_argument("--once", action="store_true", help="print one frame of the running stack and exit")
     console.add_argument("--json", action="store_true", help="with --once: the whole snapshot as JSON")
     console.add_argument("--replay", metavar="FILE", type=Path, help="play a recording instead")
+    console.add_argument("--plain", action="store_true", help="in plain words: guests, waiting list, kitchen (key n)")
     console.add_argument("--ephemeral", action="store_true", help="stop the stack when the console is left")
 
     up = verb("up", _up, "Bring the stack up in the background.")
@@ -374,7 +375,7 @@ def _console(options: argparse.Namespace) -> int:
         raise UsageError("--json goes with --once.")
     client = StackClient(default_paths())
     if options.once:
-        return _print_snapshot(client, options.json)
+        return _print_snapshot(client, options.json, plain=options.plain)
     _check_terminal()
     if options.replay is not None:
         from console.sources.replay import ReplaySource
@@ -384,7 +385,7 @@ def _console(options: argparse.Namespace) -> int:
             next(iter(read(options.replay)), None)
         except RecordingError as error:
             raise StackError(str(error)) from None
-        return _open(ReplaySource(options.replay), client, ephemeral=False)
+        return _open(ReplaySource(options.replay), client, ephemeral=False, plain=options.plain)
     if client.running():
         if options.attach or options.model != "auto":
             print("spark-serve: a stack is running; opening it as it is (spark-serve down ends it).", file=sys.stderr)
@@ -392,10 +393,10 @@ def _console(options: argparse.Namespace) -> int:
         _bring_up(client, options)
     from console.sources.live import LiveSource
 
-    return _open(LiveSource(client.paths.socket), client, ephemeral=options.ephemeral)
+    return _open(LiveSource(client.paths.socket), client, ephemeral=options.ephemeral, plain=options.plain)
 
 
-def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
+def _open(source: Source, client: StackClient, *, ephemeral: bool, plain: bool = False) -> int:
     """Run the cockpit until it is left; its last words go to the restored terminal."""
     gc.disable()  # what is imported lives for ever: looking through it again and again is a sixth of the start
     from console.app import CockpitApp
@@ -403,7 +404,8 @@ def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
 
     gc.freeze()
     gc.enable()
-    app = CockpitApp(source, trouble=Trouble(client.paths.logs / "console.log"))
+    trouble = Trouble(client.paths.logs / "console.log")
+    app = CockpitApp(source, trouble=trouble, words="plain" if plain else "standard")
     daemon = client.daemon()
     left = app.run()
     if left is None:
@@ -454,14 +456,14 @@ def _check_terminal() -> None:
         raise StackError(f"The terminal is {width}x{height}; the console needs at least {least}. Make it larger.")
 
 
-def _print_snapshot(client: StackClient, as_json: bool) -> int:
+def _print_snapshot(client: StackClient, as_json: bool, *, plain: bool = False) -> int:
     from console.once import healthy, render_once
 
     snapshot = client.snapshot()
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(snapshot)).decode())
     else:
-        print(render_once(snapshot))
+        print(render_once(snapshot, "plain" if plain else "standard"))
     return 0 if healthy(snapshot) else 1
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from console import format as fmt
 from console.history import History
-from console.ink import Span
+from console.ink import Line, Span
 from console.kept import Kept, Listing
 from console.provoking import FaultDraft
 from console.rules import Draft
+from console.words import Wording, say, speaking
 from server.telemetry.snapshot import Quantiles, Snapshot, Value
 
 Link = Literal["connecting", "live", "replay", "scripted", "lost", "ended"]
@@ -56,6 +58,18 @@ class View:
     """What is set on the fault sheet."""
     greyed: str = ""
     """Why nothing of what the load meets can be changed now; empty when it can."""
+    words: Wording = "standard"
+    """The field's terms, or plain ones (`console.words`)."""
+
+
+Panel = Callable[[View, int, int], list[Line]]
+"""(view, cells, rows) -> at most `rows` lines."""
+
+
+def draw(panel: Panel, view: View, cells: int, rows: int) -> list[Line]:
+    """A panel's lines in the view's words."""
+    with speaking(view.words):
+        return panel(view, cells, rows)[:rows]
 
 
 def figure(
@@ -73,7 +87,7 @@ def figure(
 
 
 def _unit(unit: str, style: str) -> tuple[Span, ...]:
-    return (Span(f" {unit}", style),) if unit else ()
+    return (Span(f" {say(unit)}", style),) if unit else ()
 
 
 def quantile_note(quantiles: Quantiles) -> str:

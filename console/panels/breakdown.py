@@ -6,6 +6,7 @@ from console import format as fmt
 from console.ink import Line, Span, fit, line, width
 from console.raster import apportion
 from console.view import View
+from console.words import say
 from server.telemetry.snapshot import Breakdown, StageTime
 
 UNATTRIBUTED = "unattributed"
@@ -45,21 +46,24 @@ def breakdown(view: View, cells: int, rows: int) -> list[Line]:
         why = fmt.sanitize(parts.why) or "no request has finished in the window yet"
         return [
             fit(
-                line(Span(" where a request's time goes  ", "title"), Span(fmt.ABSENT_TEXT + "  " + why, "label")),
+                line(
+                    Span(say(" where a request's time goes  "), "title"),
+                    Span(fmt.ABSENT_TEXT + "  " + say(why), "label"),
+                ),
                 cells,
             )
         ]
     heading = line(
-        Span(" where a request's ", "title"),
+        Span(say(" where a request's "), "title"),
         Span(fmt.seconds(whole), "bright"),
-        Span(" goes", "title"),
-        Span(f"   mean of {fmt.count(parts.n)} finished in {fmt.span(parts.window_s)}", "label"),
+        Span(say(" goes"), "title"),
+        Span(say(f"   mean of {fmt.count(parts.n)} finished in {fmt.span(parts.window_s)}"), "label"),
     )
     total = sum(stage.mean_s or 0.0 for stage in stages)
     if abs(total - whole) > ADDS_UP_WITHIN * whole:
-        heading += line(Span(f"   does not add up: the stages make {fmt.seconds(total)}", "warn"))
+        heading += line(Span(say(f"   does not add up: the stages make {fmt.seconds(total)}"), "warn"))
     elif any(not stage.exact for stage in stages):
-        heading += line(Span("   ~ is a windowed mean, not joined request by request", "label"))
+        heading += line(Span(say("   ~ is a windowed mean, not joined request by request"), "label"))
     bar = _bar(stages, cells - 2)
     legend = _legend(stages, cells - 2)
     if rows >= 3:
@@ -88,6 +92,7 @@ def _legend(stages: list[StageTime], room: int) -> Line:
             fill, style = look(stage.name)
             roomy = room >= 120
             name = "rest" if stage.name == UNATTRIBUTED and not roomy else fmt.sanitize(stage.name, 20)
+            name = say(name, None if roomy else 10)
             value = ("" if stage.exact else "~") + fmt.seconds(stage.mean_s)
             note = f"mean of {stage.n} requests" if stage.n else ""
             spans += [

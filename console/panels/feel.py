@@ -7,6 +7,7 @@ from console import raster
 from console.history import CELL_S
 from console.ink import Line, Span, fit, frame, line, width
 from console.view import View, figure, quantile_note
+from console.words import say
 from server.telemetry.snapshot import Feel, Quantiles
 
 _ROWS = (
@@ -26,10 +27,12 @@ def feel(view: View, cells: int, rows: int) -> list[Line]:
     left = body_rows - len(body)
     if left >= 4:
         body += chart(view, inner, left)
-    title = line(Span("what people feel", "title"), Span(f", last {fmt.span(shown.ttft_s.window_s)}", "label"))
+    title = line(
+        Span(say("what people feel"), "title"), Span(say(f", last {fmt.span(shown.ttft_s.window_s)}"), "label")
+    )
     source = shown.ttft_s.src
     elsewhere = {"gateway": "seen at the gateway", "engine": "as the engine itself counts"}
-    right = line(Span(elsewhere[source], "label")) if source in elsewhere else ()
+    right = line(Span(say(elsewhere[source]), "label")) if source in elsewhere else ()
     return frame(title, body[:body_rows], cells, rows, right=right or goodput(shown))
 
 
@@ -39,7 +42,7 @@ def goodput(shown: Feel) -> Line:
         return ()
     good = shown.attainment.v or 0.0
     style = "good" if good >= 0.95 else "warn" if good >= 0.8 else "bad"
-    spans = figure(shown.attainment, fmt.share(good), style=style) + line(Span(" good", "label"))
+    spans = figure(shown.attainment, fmt.share(good), style=style) + line(Span(say(" good"), "label"))
     if fmt.known(shown.goodput_per_s.v) is not None:
         spans += line(Span(", ", "label")) + figure(shown.goodput_per_s, fmt.rate(shown.goodput_per_s.v), unit="good/s")
     return spans
@@ -47,20 +50,22 @@ def goodput(shown: Feel) -> Line:
 
 def table(shown: Feel, room: int, rows: int, *, roomy: bool) -> list[Line]:
     """A row of quantiles for each of TTFT, TPOT, gaps and whole replies, as many as `rows`; roomy: with a heading."""
-    column = min(14, (room - 6) // 4)
-    head: Line = line(Span(" " * 6))
+    names = [say(label, max(5, room // 5)) for label, _, _ in _ROWS[:rows]]
+    first = max(5, *map(len, names)) + 1
+    column = min(14, (room - first) // 4)
+    head: Line = line(Span(" " * first))
     for name in ("p50", "p95", "p99", "n"):
-        head += line(Span(name.rjust(column), "faint"))
+        head += line(Span(say(name, column - 1).rjust(column), "faint"))
     lines = [head] if roomy else []
-    for label, note, attribute in _ROWS[:rows]:
+    for name, (_, note, attribute) in zip(names, _ROWS, strict=False):
         quantiles: Quantiles = getattr(shown, attribute)
-        lines.append(_quantile_row(label, note, quantiles, column, inline=not roomy))
+        lines.append(_quantile_row(f"{name:<{first}}", note, quantiles, column, inline=not roomy))
     return lines
 
 
 def _quantile_row(label: str, note: str, quantiles: Quantiles, column: int, *, inline: bool) -> Line:
     late = quantiles.age_s > fmt.STALE_AFTER_S
-    row: Line = line(Span(f"{label:<6}", "label", note))
+    row: Line = line(Span(label, "label", note))
     hint = quantile_note(quantiles)
     for name, value, needs in (("p50", quantiles.p50, 1), ("p95", quantiles.p95, 100), ("p99", quantiles.p99, 500)):
         absent = fmt.known(value) is None
@@ -68,10 +73,10 @@ def _quantile_row(label: str, note: str, quantiles: Quantiles, column: int, *, i
         why = f"needs n >= {needs}, has {quantiles.n}" if absent and quantiles.n < needs else hint
         style = "absent" if absent else "stale" if late else "figure"
         if inline:
-            row += line(Span(f"{name} ", "faint"), Span(text.ljust(max(0, column - 4)), style, why))
+            row += line(Span(f"{say(name, 3)} ", "faint"), Span(text.ljust(max(0, column - 4)), style, why))
         else:
             row += line(Span(text.rjust(column), style, why))
-    n = f"n={fmt.short_count(quantiles.n)}" if inline else fmt.count(quantiles.n)
+    n = f"{say('n=')}{fmt.short_count(quantiles.n)}" if inline else fmt.count(quantiles.n)
     dated = fmt.age(quantiles.age_s)
     return row + line(Span((n + dated).rjust(0 if inline else column), "stale" if late else "label", hint))
 
@@ -87,11 +92,15 @@ def chart(view: View, room: int, rows: int) -> list[Line]:
     top = raster.nice_top(max(seen, good_s * 1.25))
     low, high = raster.braille(middle, height, top), raster.braille(tail, height, top)
     good_row = height - 1 - raster.step_of(good_s, top, height * 4 - 1) // 4
-    late = "  ━ p95 too late" if room >= 60 else " ━ late"
+    late = say("  ━ p95 too late") if room >= 60 else " ━ late"
     heading = line(
-        Span(" " * axis), Span("TTFT ", "label"), Span("━ p50", "median"), Span(" ━ p95", "tail"), Span(late, "late")
+        Span(" " * axis),
+        Span(say("TTFT "), "label"),
+        Span(f"━ {say('p50')}", "median"),
+        Span(f" ━ {say('p95')}", "tail"),
+        Span(late, "late"),
     )
-    end = line(Span(f"last {fmt.span(cells * CELL_S)}", "faint"))
+    end = line(Span(say(f"last {fmt.span(cells * CELL_S)}"), "faint"))
     lines = [fit(heading, room - width(end)) + end]
     for y in range(height):
         label = (
