@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from textual import on, work
@@ -99,9 +100,11 @@ class CockpitApp(Lens[Left]):
         clock: Callable[[], float] = time.monotonic,
         trouble: Trouble | None = None,
         words: Wording = "standard",
+        baseline: Path | None = None,
     ) -> None:
         super().__init__()
         self.words = words
+        self._baseline_file = baseline
         self.source = source
         self.history = History()
         self.snapshot: Snapshot | None = None
@@ -138,6 +141,8 @@ class CockpitApp(Lens[Left]):
             self.app_resume_signal.subscribe(self, lambda _: self._repaint())
             signal.signal(signal.SIGCONT, self._continued)
         self.set_interval(1.0, self._tick)
+        if self._baseline_file is not None:
+            self.hold_recording(self._baseline_file)
         self.collect()
 
     def _continued(self, *_: object) -> None:
@@ -273,6 +278,8 @@ class CockpitApp(Lens[Left]):
             status_style=style,
             title_note=self._title_note,
             words=self.words,
+            baseline=self.baseline,
+            compared=self.compared(snapshot),
             kept=self.kept,
             greyed=self.why_not(POLICY_CHANGE),
             keys=tuple(

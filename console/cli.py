@@ -132,6 +132,12 @@ def _parser() -> argparse.ArgumentParser:
     console.add_argument("--json", action="store_true", help="with --once: the whole snapshot as JSON")
     console.add_argument("--replay", metavar="FILE", type=Path, help="play a recording instead")
     console.add_argument("--plain", action="store_true", help="in plain words: guests, waiting list, kitchen (key n)")
+    console.add_argument(
+        "--baseline",
+        metavar="FILE",
+        type=Path,
+        help="show every change against a recording's last stable minute (key z)",
+    )
     console.add_argument("--ephemeral", action="store_true", help="stop the stack when the console is left")
 
     up = verb("up", _up, "Bring the stack up in the background.")
@@ -376,6 +382,8 @@ def _console(options: argparse.Namespace) -> int:
     client = StackClient(default_paths())
     if options.once:
         return _print_snapshot(client, options.json, plain=options.plain)
+    if options.baseline is not None:
+        _check_recording(options.baseline)
     _check_terminal()
     if options.replay is not None:
         from console.sources.replay import ReplaySource
@@ -385,7 +393,7 @@ def _console(options: argparse.Namespace) -> int:
             next(iter(read(options.replay)), None)
         except RecordingError as error:
             raise StackError(str(error)) from None
-        return _open(ReplaySource(options.replay), client, ephemeral=False, plain=options.plain)
+        return _open(ReplaySource(options.replay), client, ephemeral=False, options=options)
     if client.running():
         if options.attach or options.model != "auto":
             print("spark-serve: a stack is running; opening it as it is (spark-serve down ends it).", file=sys.stderr)
@@ -393,10 +401,10 @@ def _console(options: argparse.Namespace) -> int:
         _bring_up(client, options)
     from console.sources.live import LiveSource
 
-    return _open(LiveSource(client.paths.socket), client, ephemeral=options.ephemeral, plain=options.plain)
+    return _open(LiveSource(client.paths.socket), client, ephemeral=options.ephemeral, options=options)
 
 
-def _open(source: Source, client: StackClient, *, ephemeral: bool, plain: bool = False) -> int:
+def _open(source: Source, client: StackClient, *, ephemeral: bool, options: argparse.Namespace) -> int:
     """Run the cockpit until it is left; its last words go to the restored terminal."""
     gc.disable()  # what is imported lives for ever: looking through it again and again is a sixth of the start
     from console.app import CockpitApp
@@ -405,7 +413,7 @@ def _open(source: Source, client: StackClient, *, ephemeral: bool, plain: bool =
     gc.freeze()
     gc.enable()
     trouble = Trouble(client.paths.logs / "console.log")
-    app = CockpitApp(source, trouble=trouble, words="plain" if plain else "standard")
+    app = CockpitApp(source, trouble=trouble, words="plain" if options.plain else "standard", baseline=options.baseline)
     daemon = client.daemon()
     left = app.run()
     if left is None:
@@ -423,6 +431,16 @@ def _open(source: Source, client: StackClient, *, ephemeral: bool, plain: bool =
         except OSError:  # the terminal may be what was lost
             _write_nowhere()
     return app.return_code or 0
+
+
+def _check_recording(path: Path) -> None:
+    """Raises UsageError where there is none that can be read."""
+    from server.telemetry.recording import RecordingError, read
+
+    try:
+        next(iter(read(path)), None)
+    except RecordingError as error:
+        raise UsageError(f"--baseline: {error}") from None
 
 
 def _interactive() -> bool:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TypeVar
 
+from textual import work
 from textual.app import App, SystemCommand
 
+from console import format as fmt
+from console.baseline import Baseline, Then, counterparts, stable_minute
 from console.screens.base import CockpitScreen
 from console.view import View
 from console.words import Wording
+from server.telemetry.snapshot import Snapshot
 
 R = TypeVar("R")
 
@@ -18,6 +24,7 @@ class Lens(App[R]):
     """What the cockpit's application has for it."""
 
     words: Wording = "standard"
+    baseline: Baseline | None = None
 
     def view(self) -> View:
         """What the screen shows now."""
@@ -34,6 +41,41 @@ class Lens(App[R]):
     def action_words(self) -> None:
         """Plain words, or the field's terms again."""
         self.words = "standard" if self.words == "plain" else "plain"
+        self.redraw()
+
+    def compared(self, snapshot: Snapshot | None) -> Mapping[int, Then]:
+        """What the readings of a snapshot are compared with."""
+        if self.baseline is None or snapshot is None:
+            return {}
+        return counterparts(snapshot, self.baseline.snapshot)
+
+    def action_baseline(self) -> None:
+        """Hold what the screen shows; again lets it go."""
+        shown = self.view().snapshot
+        if self.baseline is not None:
+            self.flash(f"The baseline {self.baseline.name} is let go.")
+            self.baseline = None
+        elif shown is None:
+            self.flash("There are no figures to hold yet.", "warn")
+        else:
+            self.baseline = Baseline(shown, fmt.time_of_day(shown.wall))
+            self.flash("Held: every figure shows its change from now on. z lets go.")
+        self.redraw()
+
+    @work(exit_on_error=False)
+    async def hold_recording(self, path: Path) -> None:
+        """Hold the last stable minute of a recording."""
+        from server.telemetry.recording import RecordingError, read  # noqa: PLC0415 - only who asks for one pays for it
+
+        try:
+            found = await asyncio.to_thread(lambda: stable_minute(read(path)))
+        except RecordingError as error:
+            self.flash(str(error), "bad")
+            return
+        if found is None:
+            self.flash(f"In {path.name} the engine never served: there is nothing to compare with.", "warn")
+            return
+        self.baseline = Baseline(found, f"{path.name} {fmt.time_of_day(found.wall)}")
         self.redraw()
 
     def action_panel(self, step: int) -> None:

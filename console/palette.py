@@ -52,6 +52,7 @@ _STYLES: dict[str, tuple[str, str, str]] = {
     "late": (_AMBER, "", ""),
     "limit-line": (_FAINT, "", ""),
     "mark": (_VIOLET, "", "bold"),
+    "change": (_TEAL, "", ""),
     "focus": (_TEAL, "", "bold"),
     "glow": ("#14100a", _AMBER, "bold"),
     "key": (_BRIGHT, _RULE, "bold"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from console import format as fmt
+from console.baseline import Baseline, Then, change, comparing
 from console.history import History
 from console.ink import Line, Span
 from console.kept import Kept, Listing
@@ -60,6 +61,10 @@ class View:
     """Why nothing of what the load meets can be changed now; empty when it can."""
     words: Wording = "standard"
     """The field's terms, or plain ones (`console.words`)."""
+    baseline: Baseline | None = None
+    """What is held; every figure shows its change against it."""
+    compared: Mapping[int, Then] = field(default_factory=dict)
+    """The snapshot's readings with their counterparts in the baseline (`console.baseline.counterparts`)."""
 
 
 Panel = Callable[[View, int, int], list[Line]]
@@ -67,8 +72,8 @@ Panel = Callable[[View, int, int], list[Line]]
 
 
 def draw(panel: Panel, view: View, cells: int, rows: int) -> list[Line]:
-    """A panel's lines in the view's words."""
-    with speaking(view.words):
+    """A panel's lines in the view's words, against its baseline."""
+    with speaking(view.words), comparing(view.compared):
         return panel(view, cells, rows)[:rows]
 
 
@@ -83,7 +88,7 @@ def figure(
     hint = "; ".join(part for part in (note, fmt.sanitize(value.why), where) if part)
     if dated:
         return (Span(text, "stale", hint), *_unit(unit, "stale"), Span(dated, "stale"))
-    return (Span(text, style, hint), *_unit(unit, unit_style))
+    return (Span(text, style, hint), *change(value, text), *_unit(unit, unit_style))
 
 
 def _unit(unit: str, style: str) -> tuple[Span, ...]:

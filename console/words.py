@@ -8,7 +8,6 @@ out the words it shows.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -94,6 +93,8 @@ def _pattern(terms: tuple[str, ...]) -> re.Pattern[str]:
 @lru_cache(maxsize=1)
 def vocabulary() -> Vocabulary:
     """What `plain.toml` has."""
+    import tomllib  # noqa: PLC0415 - the console has to paint before anybody asks for this
+
     read = tomllib.loads(resources.files("console").joinpath("plain.toml").read_text("utf-8"))
     phrases = {text: (said,) if isinstance(said, str) else tuple(said) for text, said in read["phrases"].items()}
     return Vocabulary(phrases, {term.lower(): word for term, word in read["terms"].items()})

@@ -7,7 +7,7 @@ import math
 from console import format as fmt
 from console import raster
 from console.history import CELL_S
-from console.ink import Line, Span, fit, frame, line
+from console.ink import Line, Span, fit, frame, line, width
 from console.panels.beat import beat_style
 from console.view import View, figure
 from console.words import plainly, say
@@ -111,7 +111,7 @@ def _facts(engine: Engine, room: int) -> list[Line]:
     tokens = fmt.known(engine.kv_tokens.v)
     of = say(f" of {fmt.short_count(tokens)} tok") if tokens is not None and room >= 34 else ""
     stale = fmt.age(engine.kv_usage.age_s)
-    filled, rest = raster.bar(usage, max(4, room - len(label) - 8 - len(of) - len(stale)))
+    filled, rest = raster.bar(usage, max(4, room - len(label) - 2 - max(6, width(value)) - len(of)))
     kv = (
         line(Span(label, "label"), Span(filled, "stale" if stale else style), Span(rest, "frame"), " ")
         + value

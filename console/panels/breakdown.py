@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from console import format as fmt
+from console.baseline import change, stage_mean
 from console.ink import Line, Span, fit, line, width
 from console.raster import apportion
 from console.view import View
@@ -99,6 +100,7 @@ def _legend(stages: list[StageTime], room: int) -> Line:
                 Span(fill, style),
                 Span(f" {name} " if roomy else f"{name} ", "label"),
                 Span(value, "figure", note),
+                *change(stage, value, stage_mean),
                 Span("   " if roomy else " "),
             ]
         hidden = [stage for stage in stages if stage not in shown]

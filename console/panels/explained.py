@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import lru_cache
 from importlib import resources
 
@@ -37,12 +36,20 @@ class Explanation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @lru_cache(maxsize=1)
 def explanations() -> dict[str, Explanation]:
     """By the panel's name."""
+    import tomllib  # noqa: PLC0415 - the console has to paint before anybody asks for this
+
     text = resources.files("console").joinpath("explained.toml").read_text("utf-8")
     return msgspec.convert(tomllib.loads(text), dict[str, Explanation])
 
 
-def explanation(view: View, name: str, cells: int, rows: int) -> list[Line]:
-    """Framed: the paragraphs, and where there is room the figures with their source and age."""
+def pages(view: View, name: str, cells: int, rows: int) -> int:
+    """How many pages of a frame of so many rows the paragraphs take."""
+    return max(1, -(-len(explanation_rows(view, name, cells - 4)) // max(1, rows - 2)))
+
+
+def explanation(view: View, name: str, cells: int, rows: int, page: int = 0) -> list[Line]:
+    """Framed: the paragraphs, a page of them where room is short, and where there is room the figures with their source and
+    age."""
     known = explanations().get(name)
     if known is None:
         return frame(
@@ -53,7 +60,14 @@ def explanation(view: View, name: str, cells: int, rows: int) -> list[Line]:
     if rows - 2 - len(body) >= FIGURES_FROM and view.snapshot is not None and not plainly():
         body += [(), *figure_rows(known, view.snapshot, inner, rows - 3 - len(body))]
     title = known.title if not plainly() else say(known.title)
-    keys = line(Span("esc", "bright"), Span(" back  ", "key-label"), Span("tab", "bright"), Span(" next", "key-label"))
+    more = pages(view, name, cells, rows)
+    body = body[page * (rows - 2) :] if more > 1 else body
+    turn: Line = ()
+    if more > 1:
+        turn = line(Span("pgdn", "bright"), Span(f" {page + 1} of {more}  ", "key-label"))
+    keys = turn + line(
+        Span("esc", "bright"), Span(" back  ", "key-label"), Span("tab", "bright"), Span(" next", "key-label")
+    )
     return frame(line(Span(title, "bright")), body, cells, rows, right=keys)
 
 

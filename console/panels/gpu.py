@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from console import format as fmt
 from console import raster
-from console.ink import Line, Span, fit, frame, line, pick, wrap
+from console.ink import Line, Span, fit, frame, line, pick, width, wrap
 from console.panels.batch import course
 from console.view import View, figure
 from console.words import say
@@ -197,7 +197,7 @@ def _meter(label: str, value: Value, room: int, style: str, note: str) -> Line:
     if amount is None:
         return fit(line(Span(f"{say(label, 9):<10}", "label", note)) + line(Span("     ")) + shown, room)
     stale = fmt.age(value.age_s)
-    filled, rest = raster.bar(amount, max(2, room - 18 - len(stale)))
+    filled, rest = raster.bar(amount, max(2, room - 12 - width(shown)))
     return (
         line(Span(f"{say(label, 9):<10}", "label", note))
         + shown
@@ -223,8 +223,8 @@ def _host(host: Host, room: int) -> list[Line]:
         ("stack", host.stack_cpu_cores),
     ):
         amount = fmt.known(value.v)
-        filled, rest = raster.bar(None if amount is None else amount / cores, max(2, room - 18))
         shown = figure(value, f"{'—' if amount is None else f'{amount:.2f}':>6}", note="in cores")
+        filled, rest = raster.bar(None if amount is None else amount / cores, max(2, room - 12 - max(6, width(shown))))
         lines.append(
             line(Span(f"{say(label, 9):<10}", "label")) + shown + line("  ", Span(filled, "work"), Span(rest, "frame"))
         )

@@ -94,6 +94,10 @@ def _state(view: View, *, brief: bool) -> Line:
         link = line(Span(say("■ replay, at its end"), "label"))
     else:
         link = line(Span(say("▶ replay" if view.link == "replay" else "SCRIPTED"), "warn"))
+    if view.baseline is not None:
+        link += line(
+            Span(f"  vs {fmt.sanitize(view.baseline.name, 40)}", "change", "the baseline; z lets it go", "baseline")
+        )
     if view.words == "plain":
         link += line(
             Span("  plain words", "mark", "n: the field's terms again", "words"), Span(" n", "label", "", "words")

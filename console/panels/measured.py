@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from console import format as fmt
+from console.baseline import change
 from console.ink import Line, Span, beside, between, fit, frame, line, pick, width
 from console.panels.feel import chart, goodput, table
 from console.view import View, figure, quantile_note
@@ -76,7 +77,8 @@ def misses(counts: dict[str, int], cells: int = 80) -> Line:
 
 def _mean(quantiles: Quantiles) -> Line:
     style = "absent" if fmt.known(quantiles.mean) is None else "figure"
-    return line(Span(fmt.seconds(quantiles.mean), style, quantile_note(quantiles)))
+    text = fmt.seconds(quantiles.mean)
+    return line(Span(text, style, quantile_note(quantiles)), *change(quantiles, text, lambda found: found.mean))
 
 
 def _server(shown: Feel) -> Line:

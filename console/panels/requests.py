@@ -146,7 +146,7 @@ def _row(
         Span("▸ " if chosen else "  ", "bright", action=action),
         Span(f"{ended:<{ENDED_CELLS}}", "bright" if chosen else "faint", action=action),
     ]
-    for text, style, note, _ in _told(request, columns, inner, wording()):
+    for text, style, note, *_ in _told(request, columns, inner, wording()):
         spans.append(Span(text, "bright" if chosen and style in {"text", "label"} else style, note, action))
     return tuple(spans)
 

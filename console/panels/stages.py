@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from console import format as fmt
 from console import raster
+from console.baseline import change, stage_mean
 from console.history import CELL_S
 from console.ink import Line, Span, beside, fit, line, pick, text_width
 from console.panels.gpu import MBU_NOTE, MFU_NOTE, has_gpm, memory_name
@@ -186,7 +187,8 @@ def _gateway(snapshot: Snapshot, room: int) -> Column:
                 approx + fmt.seconds(joined.mean_s),
                 "figure",
                 f"mean of {joined.n} requests: dispatch, template, tokenise, IPC",
-            )
+            ),
+            *change(joined, fmt.seconds(joined.mean_s), stage_mean),
         )
     else:
         value = figure(end, "~" + fmt.seconds(end.v), note="a windowed mean")
@@ -251,7 +253,9 @@ def _server(snapshot: Snapshot, room: int) -> Column:
         batch = figure(running, fmt.count(running.v) + of)
     else:
         batch = figure(running, fmt.count(running.v), style="warn" if full else "figure")
-        batch += line(Span(of if running.v is not None else "", "label", fmt.sanitize(engine.max_num_seqs.why)))
+        batch = batch[:1] + line(
+            Span(of if running.v is not None else "", "label", fmt.sanitize(engine.max_num_seqs.why))
+        )
     first: Line = line(Span(say("batch "), "label")) + batch
     usage = fmt.known(engine.kv_usage.v)
     hot = "bad" if usage is not None and usage >= 0.95 else "figure"
@@ -271,6 +275,7 @@ def _server(snapshot: Snapshot, room: int) -> Column:
         third = line(
             Span(say("prefill " if room >= 16 else "pref. ", 10), "label"),
             Span(text, "figure" if mean is not None else "absent", quantile_note(engine.prefill_s)),
+            *(change(joined, text, stage_mean) if joined else change(engine.prefill_s, text, lambda found: found.mean)),
         )
         if inside:
             third += line(
@@ -323,6 +328,7 @@ def _tokens(snapshot: Snapshot, room: int) -> Column:
     label = f"{say('TPOT', room - 12)} {say(name, 3)} " if room >= 17 else say("TPOT ", 6)
     style = "figure" if value is not None else "absent"
     second: Line = line(Span(label, "label"), Span(fmt.seconds(value), style, quantile_note(tpot) + f"; {name}"))
+    second += change(tpot, fmt.seconds(value), lambda found: getattr(found, name))
     if room >= 22:
         second += line(Span(f"  {say('n=')}{fmt.short_count(tpot.n)}", "faint"))
     held = snapshot.people.held if snapshot.people.held.v is not None else snapshot.queue.held

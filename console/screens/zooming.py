@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.events import Resize
 from textual.screen import Screen
 from textual.widget import Widget
 
 from console.ink import Line
-from console.panels.explained import explanation, explanation_rows
+from console.panels.explained import explanation, explanation_rows, pages
 from console.view import View, draw
 from console.widgets.canvas import Canvas
 
 BESIDE_FROM = 120
 """Cells from which an explanation stands beside its panel; else it stands below."""
-PANEL_ROWS = 6
-"""What a panel keeps of a small terminal, be there ever so much to say about it."""
+PANEL_ROWS = 10
+"""What a panel keeps of a small terminal, be there ever so much to say about it; the rest of it is a page further on."""
 FOOT = frozenset({"status", "keys", "small", "explanation"})
 """Canvases that are no panels."""
 
@@ -26,11 +27,19 @@ class ZoomingScreen(Screen[None], inherit_bindings=False):
     """`tab` and `enter`. While one panel is zoomed all others and what holds them are hidden, by style classes alone."""
 
     AUTO_FOCUS: ClassVar[str | None] = ""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("tab", "panel(1)", "panels", show=False, id="cockpit.panel(1)"),
+        Binding("shift+tab", "panel(-1)", "panel before", show=False, id="cockpit.panel(-1)"),
+        Binding("enter", "zoom_panel", "zoom", show=False, id="cockpit.zoom"),
+        Binding("escape", "unzoom", "all panels", show=False, id="cockpit.unzoom"),
+    ]
+    """Of screens that have nothing else for `enter` and `escape`; a panel that is gone to has them in any case."""
 
     def __init__(self, name: str | None = None) -> None:
         super().__init__(name=name)
         self._explained = ""
         self._latest: View | None = None
+        self._page = 0
 
     @property
     def zoomed(self) -> str:
@@ -75,7 +84,7 @@ class ZoomingScreen(Screen[None], inherit_bindings=False):
     def zoom(self, name: str) -> None:
         """Give this panel the screen."""
         self._release()
-        self._explained = name
+        self._explained, self._page = name, 0
         target = self.query_one(f"#{name}", Canvas)
         target.add_class("-shown")
         for holder in self._holders(target):
@@ -108,7 +117,15 @@ class ZoomingScreen(Screen[None], inherit_bindings=False):
 
     def explanation(self, view: View, cells: int, rows: int) -> list[Line]:
         """What there is to say about the zoomed panel."""
-        return explanation(view, self._explained, cells, rows)
+        return explanation(view, self._explained, cells, rows, self._page)
+
+    def action_turn(self, step: int) -> None:
+        """The next page of the explanation, or the one before."""
+        canvas = self.query_one("#explanation", Canvas)
+        view = self._latest or View()
+        last = pages(view, self._explained, canvas.size.width, canvas.size.height) - 1
+        self._page = min(last, max(0, self._page + step))
+        canvas.show(view)
 
     def _fit_explanation(self) -> None:
         """Beside the panel, or below it with as many rows as it has."""

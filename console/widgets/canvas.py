@@ -32,6 +32,8 @@ class Canvas(Widget):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "screen.zoom_panel", "zoom", show=False),
         Binding("escape", "screen.unzoom", "back", show=False),
+        Binding("pagedown", "turn(1)", "next page", show=False),
+        Binding("pageup", "turn(-1)", "page before", show=False),
     ]
     """While a panel is gone to with `tab`, these are its own, whatever the screen uses them for."""
 
@@ -45,6 +47,7 @@ class Canvas(Widget):
         self._faded = False
         self._failed = False
         self._note = ""
+        self._gone_to = False
 
     def show(self, view: View) -> None:
         """Draw this view now; nothing is refreshed where nothing changed."""
@@ -57,7 +60,7 @@ class Canvas(Widget):
             return
         lines = [fit(line, cells) for line in self._drawn(self._view, cells, rows)]
         lines += [fit((), cells)] * (rows - len(lines))
-        if self.has_focus and not self.has_class("-shown"):
+        if self._gone_to and not self.has_class("-shown"):
             lines = [pointed(one) for one in lines]
         faded = self._fades and self._view.link == "lost"
         before, was_faded = self._lines, self._faded
@@ -118,11 +121,22 @@ class Canvas(Widget):
 
     def on_focus(self) -> None:
         """Show that it is gone to."""
+        self._gone_to = True
         self._draw()
 
     def on_blur(self) -> None:
         """And that it is no more."""
+        self._gone_to = False
         self._draw()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Pages are turned while the panel is zoomed; before, these keys are the screen's."""
+        del parameters
+        return action != "turn" or self.has_class("-shown")
+
+    async def action_turn(self, step: int) -> None:
+        """A page of the explanation."""
+        await self.run_action(f"screen.turn({step})")
 
     async def on_click(self, event: events.Click) -> None:
         """Run the action of what was clicked; a click on a title, and two anywhere else, zoom the panel."""
