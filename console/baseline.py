@@ -124,7 +124,7 @@ def change(reading: object, text: str, read: Callable[[Any], float | None] = lam
         return ()
     if style in {"good", "bad"}:
         told = told.replace("+", "▲").replace("−", "▼")
-    return (Span(f" {told}", "faint" if told == "=" else style, "since the baseline that is held", spare=True),)
+    return (Span(f" {told}", style, "since the baseline that is held", spare=True),)
 
 
 _SHOWN = re.compile(
@@ -137,9 +137,9 @@ _SCALES = {
 
 
 def difference(now: float, held: float, text: str) -> str:
-    """`now - held` in the unit and decimals in which `text` shows `now`: `+14`, `−0.22`; `=` where it would be nothing.
+    """`now - held` in the unit and decimals in which `text` shows `now`: `+14`, `−0.22`.
 
-    Empty where `text` shows no number.
+    Empty where that would be nothing, or `text` shows no number.
     """
     shown = _SHOWN.match(text)
     if shown is None:
@@ -149,7 +149,7 @@ def difference(now: float, held: float, text: str) -> str:
     size = abs(now - held) * scale
     told = f"{size:.{decimals}f}" if size < 9_999.5 else f"{size / 1000:.0f}k"
     if not any(digit in told for digit in "123456789"):
-        return "="
+        return ""
     return ("+" if now > held else "−") + told
 
 

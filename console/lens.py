@@ -13,9 +13,10 @@ from textual.app import App, SystemCommand
 from console import format as fmt
 from console.baseline import Baseline, Then, counterparts, stable_minute
 from console.screens.base import CockpitScreen
+from console.sources.base import Source
 from console.view import View
 from console.words import Wording
-from server.telemetry.snapshot import Snapshot
+from server.telemetry.snapshot import Event, Snapshot
 
 R = TypeVar("R")
 
@@ -25,6 +26,7 @@ class Lens(App[R]):
 
     words: Wording = "standard"
     baseline: Baseline | None = None
+    source: Source
 
     def view(self) -> View:
         """What the screen shows now."""
@@ -77,6 +79,24 @@ class Lens(App[R]):
             return
         self.baseline = Baseline(found, f"{path.name} {fmt.time_of_day(found.wall)}")
         self.redraw()
+
+    def action_markers(self) -> None:
+        """Every marker of the past that is kept; in a replay go to one."""
+        from console.screens.markers import MarkersScreen  # noqa: PLC0415 - its widgets are nobody else's
+
+        skip = getattr(self.source, "skip", None)
+        shown = self.view()
+
+        def chosen(event: Event | None) -> None:
+            if event is None or shown.snapshot is None:
+                return
+            if skip is not None:
+                skip(event.at - shown.snapshot.at)
+            else:
+                self.flash(f"{fmt.time_of_day(event.wall)} {event.text}")
+
+        markers = [event for event in shown.history.events if event.kind == "marker"]
+        self.push_screen(MarkersScreen(markers, can_go=skip is not None), chosen)
 
     def action_panel(self, step: int) -> None:
         """The next panel of the screen."""

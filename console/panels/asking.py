@@ -46,8 +46,9 @@ def asking(view: View, cells: int, rows: int) -> list[Line]:
 def slo(limits: Slo, *, brief: bool = False) -> Line:
     """The limits of a good request."""
     ttft, tpot = (f"{s:g} s" if s >= 1 else f"{s * 1000:g} ms" for s in (limits.ttft_s, limits.tpot_s))
-    sign = "" if brief else "≤ "
-    return line(Span(say(f"TTFT {sign}{ttft}, TPOT {sign}{tpot}"), "label", "what makes a request good"))
+    sign, cells = ("", 5) if brief else ("≤ ", 14)
+    text = f"{say('TTFT', cells)} {sign}{ttft}, {say('TPOT', cells)} {sign}{tpot}"
+    return line(Span(text, "label", "what makes a request good"))
 
 
 def _row(people: People, name: str, chosen: bool, inner: int) -> Line:

@@ -20,6 +20,8 @@ _LOOKS = {
 }
 """Waiting, reading the prompt, writing tokens; everything else is overhead, `░`."""
 ADDS_UP_WITHIN = 0.02
+EACH_FROM = 8
+"""Rows from which each stage has one."""
 SHOWN_FROM = 0.002
 """Share of the whole below which a stage has no cell in the bar: a dozen of them would bend its proportions."""
 
@@ -39,7 +41,7 @@ def complete(breakdown: Breakdown) -> list[StageTime]:
 
 
 def breakdown(view: View, cells: int, rows: int) -> list[Line]:
-    """Heading, bar and legend in three rows; in two the heading goes before the legend."""
+    """Heading, bar and legend in three rows; in two the heading goes before the legend, and in many each stage has its own."""
     parts = view.snapshot.breakdown if view.snapshot else Breakdown()
     stages = complete(parts)
     whole = fmt.known(parts.e2e_s)
@@ -67,10 +69,42 @@ def breakdown(view: View, cells: int, rows: int) -> list[Line]:
         heading += line(Span(say("   ~ is a windowed mean, not joined request by request"), "label"))
     bar = _bar(stages, cells - 2)
     legend = _legend(stages, cells - 2)
+    if rows >= EACH_FROM:
+        return [fit(heading, cells), (), fit(line(" ") + bar, cells), (), *_each(stages, cells, rows - 4)]
     if rows >= 3:
         return [fit(heading, cells), fit(line(" ") + bar, cells), fit(line(" ") + legend, cells)]
     short = line(" ", Span(fmt.seconds(whole), "bright"), Span(" = ", "label"))
     return [fit(short + _legend(stages, cells - width(short) - 1), cells), fit(line(" ") + bar, cells)][:rows]
+
+
+def _each(stages: list[StageTime], cells: int, rows: int) -> list[Line]:
+    """A row a stage: where it begins and ends in the mean request, its seconds and its share."""
+    total = sum(max(0.0, stage.mean_s or 0.0) for stage in stages)
+    label = max(len(say(stage.name)) for stage in stages) + 4
+    room = max(10, cells - label - 34)
+    lines: list[Line] = []
+    begin = 0.0
+    for stage in stages:
+        mean = max(0.0, stage.mean_s or 0.0)
+        fill, style = look(stage.name)
+        left = min(room - 1, round(begin / total * room)) if total else 0
+        size = max(1 if mean else 0, round((begin + mean) / total * room) - left) if total else 0
+        text = ("" if stage.exact else "~") + fmt.seconds(stage.mean_s)
+        drawn = fill * min(size, room - left)
+        lines.append(
+            line(
+                Span(f"   {say(fmt.sanitize(stage.name, 20)):<{label - 3}}", "label"),
+                Span(" " * left),
+                Span(drawn, style),
+                Span(" " * (room - left - len(drawn))),
+                Span(f"{text:>10}", "figure", f"mean of {stage.n} requests"),
+                Span(f"{fmt.share(mean / total if total else None):>8}", "label"),
+            )
+            + change(stage, text, stage_mean)
+        )
+        begin += mean
+    gap = rows >= 2 * len(lines)
+    return [one for row in lines for one in ((row, ()) if gap else (row,))][:rows]
 
 
 def _bar(stages: list[StageTime], room: int) -> Line:

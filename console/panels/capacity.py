@@ -127,7 +127,7 @@ def facts(found: Answer, cells: int) -> Line:
         note = "the fewest people measured with clearly too few good requests"
         parts.append(line(Span(say("clear break "), "label", note), Span(fmt.count(found.clear_break), "figure")))
     if found.limit:
-        parts.append(line(Span(say(fmt.sanitize(found.limit, 40)), "warn"), Span(say(" broke first"), "label")))
+        parts.append(line(Span(say(fmt.sanitize(found.limit, 40), 14), "warn"), Span(say(" broke first"), "label")))
     if found.confirmed is not None:
         parts.append(line(Span(say("confirmed ✓"), "good") if found.confirmed else Span(say("NOT confirmed"), "bad")))
     if found.recovered is not None:

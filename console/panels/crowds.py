@@ -243,7 +243,7 @@ def _prefill(snapshot: Snapshot) -> tuple[Line, ...]:
     joined = next((stage for stage in snapshot.breakdown.stages if stage.name == "prefill"), None)
     mean = joined.mean_s if joined else snapshot.engine.prefill_s.mean
     style = "figure" if fmt.known(mean) is not None else "absent"
-    text = line(Span(say("prefill "), "label", "mean over everybody's requests"), Span(fmt.seconds(mean), style))
+    text = line(Span(say("prefill ", 10), "label", "mean over everybody's requests"), Span(fmt.seconds(mean), style))
     usage = snapshot.engine.kv_usage
     return text + line(Span(say(", KV "), "label")) + _mark(usage, fmt.share(usage.v), ""), text
 

@@ -14,6 +14,8 @@ from console.words import plainly, say
 from server.telemetry.snapshot import Quantiles, Snapshot, Value
 
 LABEL_CELLS = 10
+WIDEST = 100
+"""Cells of a row of prose: longer ones are hard to read."""
 FIGURES_FROM = 8
 """Rows that must be left for the list of figures."""
 
@@ -56,7 +58,9 @@ def explanation(view: View, name: str, cells: int, rows: int, page: int = 0) -> 
             line(Span(name, "title")), [line(Span("nobody has explained this panel yet", "label"))], cells, rows
         )
     inner = cells - 4
-    body = explanation_rows(view, name, inner)
+    body = explanation_rows(view, name, inner, apart=True)
+    if len(body) > rows - 2:
+        body = explanation_rows(view, name, inner)
     if rows - 2 - len(body) >= FIGURES_FROM and view.snapshot is not None and not plainly():
         body += [(), *figure_rows(known, view.snapshot, inner, rows - 3 - len(body))]
     title = known.title if not plainly() else say(known.title)
@@ -71,14 +75,15 @@ def explanation(view: View, name: str, cells: int, rows: int, page: int = 0) -> 
     return frame(line(Span(title, "bright")), body, cells, rows, right=keys)
 
 
-def explanation_rows(view: View, name: str, cells: int) -> list[Line]:
-    """The paragraphs alone, each with its label in the margin; in plain words the one that needs no other."""
+def explanation_rows(view: View, name: str, cells: int, *, apart: bool = False) -> list[Line]:
+    """The paragraphs alone, each with its label in the margin; in plain words the one that needs no other. `apart`: with a
+    blank row between them."""
+    cells = min(cells, WIDEST)
     known = explanations().get(name)
     if known is None:
         return []
     if view.words == "plain":
         return wrap(known.plain, cells, "text")
-    roomy = cells < 100
     rows: list[Line] = []
     for label, text in (
         ("what", known.what),
@@ -87,7 +92,7 @@ def explanation_rows(view: View, name: str, cells: int) -> list[Line]:
         ("if not", known.otherwise),
         ("plainly", known.plain),
     ):
-        if rows and roomy and cells >= 50 and cells < 76:
+        if rows and apart:
             rows.append(())
         style = "label" if label == "plainly" else "text"
         for y, one in enumerate(wrap(text, cells - LABEL_CELLS + 2, style)):

@@ -8,7 +8,7 @@ from console import format as fmt
 from console import raster
 from console.baseline import change, held_of
 from console.history import CELL_S
-from console.ink import Line, Span, fit, frame, line, width
+from console.ink import Line, Span, cut, fit, frame, line, width
 from console.view import View, figure, quantile_note
 from console.words import say
 from server.telemetry.snapshot import Feel, Quantiles
@@ -22,6 +22,8 @@ _ROWS = (
 
 NEEDS = {"p50": 1, "p95": 100, "p99": 500}
 """Samples for a quantile."""
+NOTE_CELLS = 4
+"""Of a marker's note, at least."""
 CHANGED_CELLS = 14
 """Of a column that has room for a figure and its change."""
 N_CELLS = 8
@@ -115,12 +117,13 @@ def chart(view: View, room: int, rows: int) -> list[Line]:
     low, high = raster.braille(middle, height, top), raster.braille(tail, height, top)
     good_row = height - 1 - raster.step_of(good_s, top, height * 4 - 1) // 4
     held_row = None if held_s is None else height - 1 - raster.step_of(held_s, top, height * 4 - 1) // 4
+    short = None if room >= 60 else 3
     late = say("  ━ p95 too late") if room >= 60 else " ━ late"
     heading = line(
         Span(" " * axis),
-        Span(say("TTFT "), "label"),
-        Span(f"━ {say('p50')}", "median"),
-        Span(f" ━ {say('p95')}", "tail"),
+        Span(say("TTFT ", None if room >= 60 else 6), "label"),
+        Span(f"━ {say('p50', short)}", "median"),
+        Span(f" ━ {say('p95', short)}", "tail"),
         Span(late, "late"),
     )
     end = line(Span(say(f"last {fmt.span(cells * CELL_S)}"), "faint"))
@@ -140,8 +143,25 @@ def chart(view: View, room: int, rows: int) -> list[Line]:
         row: Line = line(Span(label.rjust(axis - 2) + " ", "faint"), Span("┤" if label else "│", "frame"))
         row += _cells(low[y], high[y], above=y < good_row, rule="┈" if y == good_row else "╌" if y == held_row else "")
         lines.append(row)
-    marks = view.history.marks(cells)
-    return [*lines, line(Span("events".rjust(axis - 1) + " ", "faint"), Span(marks, "mark"))]
+    return [*lines, line(Span("events".rjust(axis - 1) + " ", "faint")) + event_marks(view, cells)]
+
+
+def event_marks(view: View, cells: int) -> Line:
+    """The letters of events, each with what it was for a tooltip, and behind a marker's as much of its note as there is room
+    for before the next."""
+    marked = sorted(view.history.marked(cells).items())
+    spans: Line = ()
+    for index, (cell, event) in enumerate(marked):
+        end = marked[index + 1][0] if index + 1 < len(marked) else cells
+        told = f"{fmt.time_of_day(event.wall)} {fmt.sanitize(event.text, 60)}"
+        room = end - cell - 3
+        note = cut(fmt.sanitize(event.text, 60), room) if event.kind == "marker" and room >= NOTE_CELLS else ""
+        spans += line(
+            Span(" " * (cell - width(spans))),
+            Span(event.mark[0], "mark", told),
+            Span(f" {note}" if note else "", "label", told),
+        )
+    return fit(spans, cells)
 
 
 def _held_s(view: View) -> float | None:

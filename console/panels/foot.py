@@ -11,6 +11,8 @@ from console.words import say
 from server.telemetry.snapshot import Event, Limit, Little, Snapshot
 
 AGREES_WITHIN = 0.05
+ALL_FROM = 8
+"""Rows from which every rule and every event has its own."""
 LITTLE_NEEDS_N = 20
 
 
@@ -41,13 +43,40 @@ def little(law: Little) -> Line:
 
 
 def limit(view: View, cells: int, rows: int) -> list[Line]:
-    """The limit and Little's check; below them the latest events."""
+    """The limit and Little's check; below them the latest events. Where there is room, each rule with its evidence, and each
+    event in a row of its own."""
     snapshot = view.snapshot
     if snapshot is None:
         return [fit((), cells)] * rows
     right = little(snapshot.little) + line(" ")
     room = cells - width(right) - 1
-    return [between(limit_line(snapshot, room), right, cells), ticker(snapshot, cells)][:rows]
+    head = between(limit_line(snapshot, room), right, cells)
+    if rows >= ALL_FROM:
+        rules = rule_rows(snapshot.limit_detail, cells)[: rows - 6]
+        return [head, (), *rules, *[()][: len(rules)], *event_rows(snapshot, cells, rows - len(rules) - 3)]
+    return [head, ticker(snapshot, cells)][:rows]
+
+
+def rule_rows(found: Limit, cells: int) -> list[Line]:
+    """All that was asked, in the order in which the first that holds is named."""
+    signs = {True: ("holds", "warn"), False: ("no", "label"), None: ("not evaluated", "faint")}
+    return [
+        fit(
+            line(
+                Span(f"   {say(rule.name, 24):<25}", "bright" if rule.holds else "label"),
+                Span(f"{signs[rule.holds][0]:<15}", signs[rule.holds][1]),
+                Span(say(fmt.sanitize(rule.evidence)), "text" if rule.holds else "label"),
+            ),
+            cells,
+        )
+        for rule in found.rules
+    ]
+
+
+def event_rows(snapshot: Snapshot, cells: int, rows: int) -> list[Line]:
+    """The latest events, newest first."""
+    head = line(Span(say(" events "), "title"), Span("" if snapshot.events else say("none yet"), "faint"))
+    return [head, *(fit(line("   ") + _event(event), cells) for event in reversed(snapshot.events))][: max(0, rows)]
 
 
 def limit_line(snapshot: Snapshot, room: int) -> Line:

@@ -49,7 +49,7 @@ def _brief(shown: Feel, cells: int) -> list[Line]:
     first: Line = line(" ")
     for label, quantiles in (("TTFT", shown.ttft_s), ("TPOT", shown.tpot_s)):
         note = quantile_note(quantiles)
-        first += line(Span(f"{say(label)} ", "label", note))
+        first += line(Span(f"{say(label, 6)} ", "label", note))
         for name, value in (("p50", quantiles.p50), ("p95", quantiles.p95)):
             style = "absent" if fmt.known(value) is None else "figure"
             first += line(Span(f"{say(name, 3)} ", "faint"), Span(fmt.seconds(value) + "  ", style, note))
@@ -68,7 +68,7 @@ def misses(counts: dict[str, int], cells: int = 80) -> Line:
     """Why requests were not good, the commonest first and as many as fit whole; nothing when all were."""
     spans: Line = ()
     for kind, count in sorted(counts.items(), key=lambda entry: -entry[1]):
-        name = say(MISSES.get(kind, fmt.sanitize(kind, 20)), 12)
+        name = say(MISSES.get(kind, fmt.sanitize(kind, 20)), 9)
         one = line(Span("  " if spans else ""), Span(f"{name} ", "label"), Span(fmt.count(count), "warn"))
         if count and width(spans) + width(one) <= cells:
             spans += one

@@ -12,6 +12,7 @@ from server.gateway.records import QueuedRequest
 from server.telemetry.snapshot import Engine, Queue, Snapshot
 
 USER_CELLS = 18
+PANEL_FROM = 6
 KNOB_LABELS = {
     "scheduling-policy": "policy",
     "max-num-batched-tokens": "tokens a step",
@@ -80,8 +81,10 @@ def _blocked_by_tokens(queue: Queue) -> tuple[str, ...]:
 
 
 def queue_row(view: View, cells: int, rows: int) -> list[Line]:
-    """Order, limit, what the next one waits for, how long it will take, and who is next, in one row."""
-    del rows
+    """Order, limit, what the next one waits for, how long it will take, and who is next, in one row; the panel where there
+    is room for it."""
+    if rows >= PANEL_FROM:
+        return queue_panel(view, cells, rows)
     if view.snapshot is None or view.snapshot.queue.rules is None:
         return [fit((), cells)]
     queue = view.snapshot.queue

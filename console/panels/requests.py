@@ -54,7 +54,7 @@ def _outcome(request: JoinedRequest) -> Span:
 
 def _outcome_briefly(request: JoinedRequest) -> Span:
     word, style = endings.brief(request)
-    return Span(say(word), style, endings.outcome(request))
+    return Span(say(word, 9), style, endings.outcome(request))
 
 
 def _tokens(request: JoinedRequest) -> Span:

@@ -8,11 +8,11 @@ from console import format as fmt
 from console import raster
 from console.baseline import change, stage_mean
 from console.history import CELL_S
-from console.ink import Line, Span, beside, fit, line, pick, text_width
+from console.ink import Line, Span, beside, fit, line, pick, text_width, width
 from console.panels.gpu import MBU_NOTE, MFU_NOTE, has_gpm, memory_name
 from console.panels.queue import blocked, limit_note, limit_words
 from console.view import View, figure, quantile_note
-from console.words import say
+from console.words import plainly, say
 from server.telemetry.snapshot import People, Queue, Snapshot, Value
 
 Column = tuple[Line, Line, Line]
@@ -67,7 +67,7 @@ def stages(view: View, cells: int, rows: int) -> list[Line]:
                 last=index == 5,
             )
         ]
-        block += [fit(one, inner) for one in draw(snapshot, inner)]
+        block += [fit(_changed_first(one, inner), inner) for one in draw(snapshot, inner)]
         if spark_rows:
             values = view.history.cells(series, inner)
             top = _top(series, snapshot, values)
@@ -76,6 +76,15 @@ def stages(view: View, cells: int, rows: int) -> list[Line]:
             block += [line(Span(row, style, note)) for row in raster.spark(values, top, spark_rows)]
         blocks.append((block, room))
     return [fit(row, cells) for row in beside(blocks)][:rows]
+
+
+def _changed_first(spans: Line, room: int) -> Line:
+    """Without its unit where that leaves no room for its change: the column's title says as much."""
+    units = [x for x, span in enumerate(spans) if x and span.style == "label"]
+    if width(spans) <= room or not units or not any(span.spare for span in spans):
+        return spans
+    brief = spans[: units[-1]] + spans[units[-1] + 1 :]
+    return brief if width(brief) <= room else spans
 
 
 def _title(name: str, room: int, *, hot: bool, note: str, last: bool) -> Line:
@@ -172,7 +181,7 @@ def _again(people: People, room: int) -> Line:
 
 def _gateway(snapshot: Snapshot, room: int) -> Column:
     queue = snapshot.queue
-    first = _figures(queue.arrivals_per_s, fmt.rate(queue.arrivals_per_s.v), "req/s")
+    first = _figures(queue.arrivals_per_s, fmt.rate(queue.arrivals_per_s.v), say("req/s", room - 6))
     refused = _lost(queue.refused_share, "refused", room)
     if fmt.known(queue.failed_share.v):
         failed = _lost(queue.failed_share, "failed", room)
@@ -253,9 +262,8 @@ def _server(snapshot: Snapshot, room: int) -> Column:
         batch = figure(running, fmt.count(running.v) + of)
     else:
         batch = figure(running, fmt.count(running.v), style="warn" if full else "figure")
-        batch = batch[:1] + line(
-            Span(of if running.v is not None else "", "label", fmt.sanitize(engine.max_num_seqs.why))
-        )
+        told = Span(of if running.v is not None else "", "label", fmt.sanitize(engine.max_num_seqs.why))
+        batch = batch[:1] + line(told) + batch[1:]
     first: Line = line(Span(say("batch "), "label")) + batch
     usage = fmt.known(engine.kv_usage.v)
     hot = "bad" if usage is not None and usage >= 0.95 else "figure"
@@ -330,7 +338,7 @@ def _tokens(snapshot: Snapshot, room: int) -> Column:
     second: Line = line(Span(label, "label"), Span(fmt.seconds(value), style, quantile_note(tpot) + f"; {name}"))
     second += change(tpot, fmt.seconds(value), lambda found: getattr(found, name))
     if room >= 22:
-        second += line(Span(f"  {say('n=')}{fmt.short_count(tpot.n)}", "faint"))
+        second = pick(room - 2, second + line(Span(f"  {say('n=')}{fmt.short_count(tpot.n)}", "faint")), second)
     held = snapshot.people.held if snapshot.people.held.v is not None else snapshot.queue.held
     unit = "held by slow readers" if room >= 24 else "held slow" if room >= 13 else "held"
     third = figure(
@@ -340,11 +348,13 @@ def _tokens(snapshot: Snapshot, room: int) -> Column:
         note="replies under way to readers slower than they come",
         style="warn" if held.v else "figure",
     )
-    return _figures(out, fmt.count(out.v), "tok/s"), second, third
+    return _figures(out, fmt.count(out.v), say("tok/s", room - 7)), second, third
 
 
 def _gpu_title(snapshot: Snapshot, room: int) -> str:
     del room
+    if plainly():
+        return "chef"
     return "GPU" if snapshot.gpus or snapshot.engine.device.upper() not in {"", "CPU"} else "CPU"
 
 
