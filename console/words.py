@@ -97,7 +97,7 @@ def vocabulary() -> Vocabulary:
 
     read = tomllib.loads(resources.files("console").joinpath("plain.toml").read_text("utf-8"))
     phrases = {text: (said,) if isinstance(said, str) else tuple(said) for text, said in read["phrases"].items()}
-    return Vocabulary(phrases, {term.lower(): word for term, word in read["terms"].items()})
+    return Vocabulary(phrases, {term.lower(): str(word) for term, word in read["terms"].items()})
 
 
 @lru_cache(maxsize=4096)

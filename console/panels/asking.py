@@ -46,7 +46,7 @@ def asking(view: View, cells: int, rows: int) -> list[Line]:
 def slo(limits: Slo, *, brief: bool = False) -> Line:
     """The limits of a good request."""
     ttft, tpot = (f"{s:g} s" if s >= 1 else f"{s * 1000:g} ms" for s in (limits.ttft_s, limits.tpot_s))
-    sign, cells = ("", 5) if brief else ("≤ ", 14)
+    sign, cells = ("", 4) if brief else ("≤ ", 14)
     text = f"{say('TTFT', cells)} {sign}{ttft}, {say('TPOT', cells)} {sign}{tpot}"
     return line(Span(text, "label", "what makes a request good"))
 

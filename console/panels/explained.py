@@ -138,8 +138,8 @@ def _told(path: str, found: object) -> Line:
     style = "absent" if value == fmt.ABSENT_TEXT else "figure"
     dated = fmt.age(age_s)
     return line(
-        Span(f"{cut(name, 24):<25}", "label", path),
-        Span(f"{cut(value, 26):<27}", style),
+        Span(f"{cut(name, 18):<19}", "label", path),
+        Span(f"{cut(value, 23):<24}", style),
         Span(about, "faint"),
         Span(dated, "stale"),
     )

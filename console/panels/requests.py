@@ -35,7 +35,10 @@ class Column:
 
 def _who(request: JoinedRequest) -> Span:
     name = endings.asker(request)
-    return Span(name or fmt.ABSENT_TEXT, "text" if request.who else "label", fmt.sanitize(request.behaviour, 20))
+    behaviour = fmt.sanitize(request.behaviour, 20)
+    if behaviour and name.endswith(f" {behaviour}"):
+        name = f"{name.removesuffix(behaviour)}{say(behaviour)}"
+    return Span(name or fmt.ABSENT_TEXT, "text" if request.who else "label", behaviour)
 
 
 def _who_briefly(request: JoinedRequest) -> Span:
