@@ -53,30 +53,33 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Then:
-    """A figure's counterpart in the baseline."""
+    """A figure's counterpart in the baseline, and what it was a moment ago, when changes were last told."""
 
     held: Any
     better: Better
+    told: Any
 
 
-def counterparts(now: Snapshot, held: Snapshot) -> dict[int, Then]:
-    """`id` of each reading of `now` that the baseline has too -> what it has. Valid while `now` is."""
+def counterparts(now: Snapshot, held: Snapshot, told: Snapshot | None = None) -> dict[int, Then]:
+    """`id` of each reading of `now` that the baseline has too -> what it has. Valid while `now` is. `told`: the snapshot whose
+    changes are shown; a console that told new ones at every tick would write twice as much to the terminal."""
     found: dict[int, Then] = {}
-    for part in ("people", "queue", "engine", "feel", "host", "breakdown", "verdict"):
-        _pair(getattr(now, part), getattr(held, part), found)
-    others = {gpu.index: gpu for gpu in held.gpus}
+    told = told or now
+    for part in ("people", "queue", "engine", "feel", "host", "verdict"):
+        _pair(getattr(now, part), getattr(held, part), getattr(told, part), found)
+    others, before = ({gpu.index: gpu for gpu in snapshot.gpus} for snapshot in (held, told))
     for gpu in now.gpus:
-        if gpu.index in others:
-            _pair(gpu, others[gpu.index], found)
-    stages = {stage.name: stage for stage in held.breakdown.stages}
+        if gpu.index in others and gpu.index in before:
+            _pair(gpu, others[gpu.index], before[gpu.index], found)
+    stages, shown = ({stage.name: stage for stage in snapshot.breakdown.stages} for snapshot in (held, told))
     for stage in now.breakdown.stages:
-        if stage.name in stages:
+        if stage.name in stages and stage.name in shown:
             better: Better = "" if stage.name == "decode" else "less"
-            found[id(stage)] = Then(stages[stage.name], better)
+            found[id(stage)] = Then(stages[stage.name], better, shown[stage.name])
     return found
 
 
-def _pair(now: Any, held: Any, found: dict[int, Then]) -> None:
+def _pair(now: Any, held: Any, told: Any, found: dict[int, Then]) -> None:
     for name in now.__struct_fields__:
         one, other = getattr(now, name), getattr(held, name)
         if isinstance(one, Value):
@@ -87,7 +90,7 @@ def _pair(now: Any, held: Any, found: dict[int, Then]) -> None:
             continue
         if known:
             better: Better = "more" if name in MORE_IS_BETTER else "less" if name in LESS_IS_BETTER else ""
-            found[id(one)] = Then(other, better)
+            found[id(one)] = Then(other, better, getattr(told, name))
 
 
 _compared: ContextVar[Mapping[int, Then]] = ContextVar("compared", default={})  # noqa: B039 - nobody writes into it
@@ -116,7 +119,7 @@ def change(reading: object, text: str, read: Callable[[Any], float | None] = lam
     then = _compared.get().get(id(reading))
     if then is None:
         return ()
-    now, held = read(reading), read(then.held)
+    now, held = read(then.told), read(then.held)
     if now is None or held is None or not math.isfinite(now) or not math.isfinite(held):
         return ()
     told, style = difference(now, held, text), _style(now, held, then.better)

@@ -12,6 +12,7 @@ from textual.app import App, SystemCommand
 
 from console import format as fmt
 from console.baseline import Baseline, Then, counterparts, stable_minute
+from console.history import CELL_S
 from console.screens.base import CockpitScreen
 from console.sources.base import Source
 from console.view import View
@@ -27,6 +28,8 @@ class Lens(App[R]):
     words: Wording = "standard"
     baseline: Baseline | None = None
     source: Source
+    _told: Snapshot | None = None
+    """The one whose changes are shown: as charts, they move every `CELL_S`."""
 
     def view(self) -> View:
         """What the screen shows now."""
@@ -48,8 +51,11 @@ class Lens(App[R]):
     def compared(self, snapshot: Snapshot | None) -> Mapping[int, Then]:
         """What the readings of a snapshot are compared with."""
         if self.baseline is None or snapshot is None:
+            self._told = None
             return {}
-        return counterparts(snapshot, self.baseline.snapshot)
+        if self._told is None or int(self._told.at) // CELL_S != int(snapshot.at) // CELL_S:
+            self._told = snapshot
+        return counterparts(snapshot, self.baseline.snapshot, self._told)
 
     def action_baseline(self) -> None:
         """Hold what the screen shows; again lets it go."""
@@ -64,7 +70,7 @@ class Lens(App[R]):
             self.flash("Held: every figure shows its change from now on. z lets go.")
         self.redraw()
 
-    @work(exit_on_error=False)
+    @work(exit_on_error=False, group="baseline")  # not in the group of the one that collects, which is alone in its own
     async def hold_recording(self, path: Path) -> None:
         """Hold the last stable minute of a recording."""
         from server.telemetry.recording import RecordingError, read  # noqa: PLC0415 - only who asks for one pays for it

@@ -88,7 +88,7 @@ def figure(
     hint = "; ".join(part for part in (note, fmt.sanitize(value.why), where) if part)
     if dated:
         return (Span(text, "stale", hint), *_unit(unit, "stale"), Span(dated, "stale"))
-    return (Span(text, style, hint), *change(value, text), *_unit(unit, unit_style))
+    return (Span(text, style, hint), *_unit(unit, unit_style), *change(value, text))
 
 
 def _unit(unit: str, style: str) -> tuple[Span, ...]:

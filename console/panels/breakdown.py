@@ -5,7 +5,7 @@ from __future__ import annotations
 from console import format as fmt
 from console.baseline import change, stage_mean
 from console.ink import Line, Span, fit, line, width
-from console.raster import apportion
+from console.raster import apportion, step_of
 from console.view import View
 from console.words import say
 from server.telemetry.snapshot import Breakdown, StageTime
@@ -87,8 +87,8 @@ def _each(stages: list[StageTime], cells: int, rows: int) -> list[Line]:
     for stage in stages:
         mean = max(0.0, stage.mean_s or 0.0)
         fill, style = look(stage.name)
-        left = min(room - 1, round(begin / total * room)) if total else 0
-        size = max(1 if mean else 0, round((begin + mean) / total * room) - left) if total else 0
+        left = min(room - 1, step_of(begin, total, room))
+        size = max(1 if mean else 0, step_of(begin + mean, total, room) - left)
         text = ("" if stage.exact else "~") + fmt.seconds(stage.mean_s)
         drawn = fill * min(size, room - left)
         lines.append(

@@ -98,8 +98,8 @@ def test_the_default_of_all_absent_figures_is_nobodys_counterpart() -> None:
 
 
 def test_a_change_is_left_out_first_where_room_is_short() -> None:
-    spans = line(Span("10", "figure"), Span(" ▲8", "bad", spare=True), Span(" waiting", "label"))
-    assert plain(fit(spans, 13)) == "10 ▲8 waiting"
+    spans = line(Span("10", "figure"), Span(" waiting", "label"), Span(" ▲8", "bad", spare=True))
+    assert plain(fit(spans, 13)) == "10 waiting ▲8"
     assert plain(fit(spans, 12)) == "10 waiting"
     assert plain(fit(spans, 6)) == "10 wa…"
 
@@ -107,7 +107,7 @@ def test_a_change_is_left_out_first_where_room_is_short() -> None:
 def test_panels_show_their_changes() -> None:
     view = against(samples.LOADED)
     strip = text_of(draw(stages, view, 160, 4))
-    assert "10 ▲8 waiting" in strip
+    assert "10 waiting ▲8" in strip
     assert "batch 62/64 +14" in strip
     assert "tensor 58 % +17" in strip
     assert "62 +14 of 64 slots" in text_of(draw(batch, view, 40, 26))
@@ -128,7 +128,9 @@ def test_small_panels_keep_the_change_and_leave_out_what_can_be_missed() -> None
 
 def test_figures_themselves_are_the_same_with_a_baseline() -> None:
     for panel, cells, rows in ((stages, 160, 4), (feel, 80, 26), (batch, 40, 26)):
-        plainly = [s.text for one in draw(panel, view_of(samples.LOADED), cells, rows) for s in one if s.style == "figure"]
+        plainly = [
+            s.text for one in draw(panel, view_of(samples.LOADED), cells, rows) for s in one if s.style == "figure"
+        ]
         told = [s.text for one in draw(panel, against(samples.LOADED), cells, rows) for s in one if s.style == "figure"]
         assert [text.strip() for text in told] == [text.strip() for text in plainly]
 
@@ -179,7 +181,7 @@ async def test_z_holds_what_is_shown_and_lets_it_go() -> None:
         assert app.baseline.snapshot is samples.LOADED
         app.baseline = HELD
         app.redraw()
-        await until(pilot, lambda: "10 ▲8 waiting" in screen_text(app))
+        await until(pilot, lambda: "10 waiting ▲8" in screen_text(app))
         await pilot.press("z")
         await until(pilot, lambda: "▲8" not in screen_text(app) and "vs " not in screen_text(app))
 
@@ -200,7 +202,7 @@ async def test_a_recording_can_be_the_baseline(tmp_path: Path) -> None:
     recorder.close()
     app = CockpitApp(ScriptedSource([samples.LOADED]), baseline=path)
     async with app.run_test(size=(160, 48)) as pilot:
-        await until(pilot, lambda: "vs before.sparkrec" in screen_text(app) and "10 ▲8 waiting" in screen_text(app))
+        await until(pilot, lambda: "vs before.sparkrec" in screen_text(app) and "10 waiting ▲8" in screen_text(app))
 
 
 def test_a_baseline_that_is_no_recording_is_refused_in_a_sentence(
