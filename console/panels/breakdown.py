@@ -80,11 +80,12 @@ def breakdown(view: View, cells: int, rows: int) -> list[Line]:
 def _each(stages: list[StageTime], cells: int, rows: int) -> list[Line]:
     """A row a stage: where it begins and ends in the mean request, its seconds and its share."""
     total = sum(max(0.0, stage.mean_s or 0.0) for stage in stages)
-    label = max(len(say(stage.name)) for stage in stages) + 4
+    names = [say(fmt.sanitize(stage.name, 20)) for stage in stages]
+    label = max(map(len, names)) + 4
     room = max(10, cells - label - 34)
     lines: list[Line] = []
     begin = 0.0
-    for stage in stages:
+    for name, stage in zip(names, stages, strict=True):
         mean = max(0.0, stage.mean_s or 0.0)
         fill, style = look(stage.name)
         left = min(room - 1, step_of(begin, total, room))
@@ -93,7 +94,7 @@ def _each(stages: list[StageTime], cells: int, rows: int) -> list[Line]:
         drawn = fill * min(size, room - left)
         lines.append(
             line(
-                Span(f"   {say(fmt.sanitize(stage.name, 20)):<{label - 3}}", "label"),
+                Span(f"   {name:<{label - 3}}", "label"),
                 Span(" " * left),
                 Span(drawn, style),
                 Span(" " * (room - left - len(drawn))),
@@ -104,7 +105,7 @@ def _each(stages: list[StageTime], cells: int, rows: int) -> list[Line]:
         )
         begin += mean
     gap = rows >= 2 * len(lines)
-    return [one for row in lines for one in ((row, ()) if gap else (row,))][:rows]
+    return [fit(one, cells) for row in lines for one in ((row, ()) if gap else (row,))][:rows]
 
 
 def _bar(stages: list[StageTime], room: int) -> Line:

@@ -79,9 +79,10 @@ def stages(view: View, cells: int, rows: int) -> list[Line]:
 
 
 def _changed_first(spans: Line, room: int) -> Line:
-    """Without its unit where that leaves no room for its change: the column's title says as much."""
+    """A single figure without its unit where that leaves no room for its change: the column's title says as much."""
     units = [x for x, span in enumerate(spans) if x and span.style == "label"]
-    if width(spans) <= room or not units or not any(span.spare for span in spans):
+    single = sum(span.text.strip()[:1].isdigit() and not span.spare for span in spans) == 1
+    if width(spans) <= room or not units or not single or not any(span.spare for span in spans):
         return spans
     brief = spans[: units[-1]] + spans[units[-1] + 1 :]
     return brief if width(brief) <= room else spans

@@ -138,9 +138,9 @@ class ZoomingScreen(Screen[None], inherit_bindings=False):
             return
         view, cells = self._latest or View(), self.size.width
         rows = len(draw(lambda v, c, _: explanation_rows(v, self.zoomed, c - 4), view, cells, 99)) + 2
-        most = self.query_one("#middle", Container).size.height - PANEL_ROWS
+        most = max(4, self.query_one("#middle", Container).size.height - PANEL_ROWS)
         canvas.styles.width = "1fr"
-        canvas.styles.height = min(rows, most) if in_middle and most > PANEL_ROWS else "1fr"
+        canvas.styles.height = min(rows, most) if in_middle else "1fr"
 
     def look_at_zoom(self, event: Resize) -> None:
         """Room for the explanation anew."""

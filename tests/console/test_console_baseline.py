@@ -212,3 +212,10 @@ def test_a_baseline_that_is_no_recording_is_refused_in_a_sentence(
     path.write_text("nothing")
     assert main(["console", "--baseline", str(path)]) == 2
     assert "not a recording" in capsys.readouterr().err
+
+
+def test_no_figure_loses_its_unit_to_the_change_of_another() -> None:
+    busier = samples.change(CALM, people={"in_flight": Value(68, src="load")})
+    strip = text_of(draw(stages, against(samples.LOADED, Baseline(busier, "14:40:00")), 160, 4))
+    assert "75 inside" in strip
+    assert "1 gone" in strip
