@@ -1,6 +1,7 @@
 """What the cockpit costs: CPU, bytes to the terminal, memory, first paint, in a real pty.
 
     python -m bench.terminal [--seconds 30] [--size 160x48] [--idle | --live] [--hz 2] [--screen requests]
+        [--plain] [--hold]
 
 A child process runs the application on a scripted source whose figures move at every tick; this process reads its
 terminal as a terminal would. The child is measured from outside (/proc), after the first paint.
@@ -20,7 +21,7 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -187,14 +188,21 @@ def rss_mb(pid: int) -> float:
 
 
 def measure(
-    seconds: float, cells: int, rows: int, hz: float, idle: bool, live: bool, screen: str = "flow"
+    seconds: float,
+    cells: int,
+    rows: int,
+    hz: float,
+    idle: bool,
+    live: bool,
+    screen: str = "flow",
+    looked: Sequence[str] = (),
 ) -> dict[str, float]:
     begun = time.monotonic()
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
         arguments = [sys.executable, "-m", "bench.terminal", "--child", "--hz", str(hz), "--screen", screen]
-        arguments += ["--idle"] if idle else []
+        arguments += [*looked, *(["--idle"] if idle else [])]
         if live:
             arguments = [sys.executable, "-m", "console.cli", "console"]
         os.execv(sys.executable, arguments)
@@ -237,16 +245,18 @@ def _read(terminal: int, until: float, begun: float) -> tuple[int, float, float,
             break
         written += len(data)
         seen += data
-        if math.isnan(painted) and b"people" in seen:
+        if math.isnan(painted) and (b"people" in seen or b"guests" in seen):
             painted = time.monotonic() - begun
         if math.isnan(fed) and FIRST_DATA in seen:
             fed = time.monotonic() - begun
     return written, painted, fed, seen
 
 
-def child(hz: float, idle: bool, screen: str) -> None:
+def child(hz: float, idle: bool, screen: str, plain: bool, hold: bool) -> None:
     CockpitApp.DEFAULT_MODE = screen
-    app = CockpitApp(MovingSource(1 / hz, idle))
+    app = CockpitApp(MovingSource(1 / hz, idle), words="plain" if plain else "standard")
+    if hold:
+        app.call_later(app.set_timer, 2.0, app.action_baseline)
     app.run()
     sys.exit(app.return_code)
 
@@ -259,13 +269,16 @@ def main() -> None:
     parser.add_argument("--screen", default="flow", choices=sorted(CockpitApp.MODES))
     parser.add_argument("--idle", action="store_true")
     parser.add_argument("--live", action="store_true", help="the console on the running stack, not a script")
+    parser.add_argument("--plain", action="store_true", help="in plain words")
+    parser.add_argument("--hold", action="store_true", help="against a baseline, every figure with its change")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.hz, options.idle, options.screen)
+        child(options.hz, options.idle, options.screen, options.plain, options.hold)
         return
     cells, rows = (int(part) for part in options.size.split("x"))
-    found = measure(options.seconds, cells, rows, options.hz, options.idle, options.live, options.screen)
+    looked = [f"--{name}" for name in ("plain", "hold") if getattr(options, name)]
+    found = measure(options.seconds, cells, rows, options.hz, options.idle, options.live, options.screen, looked)
     what = (
         "the running stack" if options.live else f"scripted, {'idle' if options.idle else 'loaded'}, {options.hz:g} Hz"
     )

@@ -27,6 +27,7 @@ from console.editing import more_people
 from console.history import History
 from console.kept import KEEP, Kept, Only
 from console.leaving import leaving
+from console.lens import Lens
 from console.looks import Dressed
 from console.messages import (
     Answered,
@@ -57,6 +58,7 @@ from console.teaching import Teaching, lesson_screen
 from console.themes import Theme
 from console.trouble import Trouble
 from console.view import KeyHint, Link, View
+from console.words import Wording
 from loadgen.records import Behaviour
 from server import commands
 from server.commands import Command
@@ -77,7 +79,7 @@ class Left:
     message: str
 
 
-class CockpitApp(Teaching[Left], Dressed[Left]):
+class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
     """Draws snapshots of `source` and sends it commands; owns nothing."""
 
     TITLE = "spark-serve"
@@ -105,8 +107,12 @@ class CockpitApp(Teaching[Left], Dressed[Left]):
         settings: Settings | None = None,
         look: Theme | None = None,
         remember_in: Path | None = None,
+        words: Wording = "standard",
+        baseline: Path | None = None,
     ) -> None:
         super().__init__(settings or Settings(), look, remember_in)
+        self.words = words
+        self._baseline_file = baseline
         self.source = source
         self.history = History()
         self.snapshot: Snapshot | None = None
@@ -145,6 +151,8 @@ class CockpitApp(Teaching[Left], Dressed[Left]):
             self.app_resume_signal.subscribe(self, lambda _: self._repaint())
             signal.signal(signal.SIGCONT, self._continued)
         self.set_interval(1.0, self._tick)
+        if self._baseline_file is not None:
+            self.hold_recording(self._baseline_file)
         self.collect()
 
     def _continued(self, *_: object) -> None:
@@ -288,6 +296,9 @@ class CockpitApp(Teaching[Left], Dressed[Left]):
             status_style=style,
             title_note=self._title_note or ("" if self.current_mode == "lesson" else self.classroom.note),
             classroom=self.classroom,
+            words=self.words,
+            baseline=self.baseline,
+            compared=self.compared(snapshot),
             kept=self.kept,
             greyed=self.why_not(POLICY_CHANGE),
             keys=tuple(
@@ -350,6 +361,7 @@ class CockpitApp(Teaching[Left], Dressed[Left]):
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every deed by name, but for moves on a screen."""
         del screen
+        yield from self.zooms()
         for deed in self.deeds:
             if deed.action.startswith("screen.") or deed.where == REPLAY:
                 continue

@@ -157,6 +157,12 @@ def _parser() -> argparse.ArgumentParser:
     console.add_argument(
         "--homework", metavar="FILE", type=Path, help="what key e also fills in; written blank where there is none"
     )
+    console.add_argument(
+        "--baseline",
+        metavar="FILE",
+        type=Path,
+        help="show every change against a recording's last stable minute (key z)",
+    )
     _look_options(console)
     console.add_argument("--ephemeral", action="store_true", help="stop the stack when the console is left")
     web_verb.add_options(console)
@@ -322,7 +328,9 @@ def _console(options: argparse.Namespace) -> int:
     replay_verb.check(options)
     client = StackClient(default_paths())
     if options.once:
-        return _print_snapshot(client, options.json)
+        return _print_snapshot(client, options.json, plain=options.plain)
+    if options.baseline is not None:
+        _check_recording(options.baseline)
     if options.homework is not None and options.replay is not None:
         raise UsageError(
             f"A replay fills in nothing: spark-serve report {options.replay} --homework {options.homework}"
@@ -365,7 +373,13 @@ def _liked(options: argparse.Namespace) -> dict[str, Any]:
     if options.theme is not None:
         os.environ.pop("NO_COLOR", None)
     look = NO_COLOUR if options.no_color else theme_of(options.theme or settings.theme, os.environ)
-    return {"settings": settings, "look": look, "remember_in": settings_file()}
+    return {
+        "settings": settings,
+        "look": look,
+        "remember_in": settings_file(),
+        "words": "plain" if options.plain else settings.words,
+        "baseline": getattr(options, "baseline", None),
+    }
 
 
 def _lesson(lesson: Lesson) -> int:
@@ -376,7 +390,7 @@ def _lesson(lesson: Lesson) -> int:
         raise StackError(NO_STACK)
     from console.sources.live import LiveSource
 
-    liked = _liked(argparse.Namespace(theme=None, no_color=False))
+    liked = _liked(argparse.Namespace(theme=None, no_color=False, plain=False))
     return _open(LiveSource(client.paths.socket), client, liked, ephemeral=False, lesson=lesson)
 
 
@@ -411,12 +425,23 @@ def _open(
     return app.return_code or 0
 
 
+def _check_recording(path: Path) -> None:
+    """Raises UsageError where there is none that can be read."""
+    from server.telemetry.recording import RecordingError, read
+
+    try:
+        next(iter(read(path)), None)
+    except RecordingError as error:
+        raise UsageError(f"--baseline: {error}") from None
+
+
 def _interactive() -> bool:
     """Can a person be asked?"""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _look_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plain", action="store_true", help="in plain words: guests, waiting list, kitchen (key n)")
     listed = f"{', '.join(THEME_CHOICES)}; default: the settings', else the terminal's"
     parser.add_argument("--theme", choices=THEME_CHOICES, metavar="NAME", help=listed)
     parser.add_argument("--no-color", "--no-colour", action="store_true", help="no colours; so does NO_COLOR")
@@ -454,14 +479,14 @@ def _check_terminal() -> None:
         raise StackError(f"The terminal is {width}x{height}; the console needs at least {least}. Make it larger.")
 
 
-def _print_snapshot(client: StackClient, as_json: bool) -> int:
+def _print_snapshot(client: StackClient, as_json: bool, *, plain: bool = False) -> int:
     from console.once import healthy, render_once
 
     snapshot = client.snapshot()
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(snapshot)).decode())
     else:
-        print(render_once(snapshot))
+        print(render_once(snapshot, "plain" if plain else "standard"))
     return 0 if healthy(snapshot) else 1
 
 

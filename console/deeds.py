@@ -341,6 +341,13 @@ DEEDS: tuple[Deed, ...] = (
     ),
     Deed("people(-1)", "minus,underscore", "-", "fewer people", "Fewer people, or a lower rate", "load", rank=0),
     Deed("policy", "p", "p", "policy", "The queue's policy and the engine's own knobs, changed live", rank=4),
+    Deed("words", "n", "n", "plain words", "The same screen in plain words, or in the field's terms again"),
+    Deed("baseline", "z", "z", "baseline", "Hold these figures and see every change against them, or let go", rank=1),
+    # the keys of these are the screen's and the panel's own (`console.screens.zooming`)
+    Deed("panel(1)", "", "tab", "panels", "Go through the panels; enter zooms one with its explanation", rank=1),
+    Deed("zoom", "", "enter", "zoom", "A panel by itself, with what it is and what good looks like", rank=0),
+    Deed("unzoom", "", "esc", "all panels", "All panels again", rank=0),
+    Deed("markers", "", "", "markers", "Every marker with its note, the latest first", rank=0),
     Deed("freeze", "space", "space", "freeze", "Let the display stand still; collecting goes on"),
     Deed("marker", "m", "m", "mark", "Drop a marker with a note on the charts", "stack", rank=1),
     Deed("record", "r", "r", "record", "Start or stop a recording", "stack", rank=1),

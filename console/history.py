@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 
 from console.raster import Column
@@ -137,6 +137,20 @@ class History:
             if begin <= event.at < begin + cells * CELL_S and event.mark[:1].isalnum():
                 row[int((event.at - begin) // CELL_S)] = event.mark[0]
         return "".join(row)
+
+    def marked(self, cells: int) -> dict[int, Event]:
+        """The events whose marks `marks` shows, by their cell."""
+        begin = self._begin(cells)
+        return {
+            int((event.at - begin) // CELL_S): event
+            for event in self._events
+            if begin <= event.at < begin + cells * CELL_S and event.mark[:1].isalnum()
+        }
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """The latest, oldest first, at most 200."""
+        return self._events
 
     def copy(self) -> History:
         """The past as it is now, for a frozen display."""

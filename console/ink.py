@@ -26,6 +26,8 @@ class Span(NamedTuple):
     """Shown when the pointer rests on it: why a figure is absent, where it comes from."""
     action: str = ""
     """Run when it is clicked."""
+    spare: bool = False
+    """Left out first where room is short."""
 
 
 Line = tuple[Span, ...]
@@ -75,6 +77,9 @@ def fit(spans: Line, cells: int, fill: str = "text") -> Line:
         return spans
     if room > 0:
         return (*spans, Span(" " * room, fill))
+    spare = max((x for x, span in enumerate(spans) if span.spare), default=None)
+    if spare is not None:
+        return fit(spans[:spare] + spans[spare + 1 :], cells, fill)
     kept: list[Span] = []
     left = cells
     for span in spans:
@@ -134,9 +139,9 @@ def frame(
 
 
 def pick(cells: int, *candidates: Line) -> Line:
-    """The first candidate that fits into `cells`; the last one if none does."""
+    """The first candidate that fits into `cells`, be it without what is spare; the last one if none does."""
     for candidate in candidates[:-1]:
-        if width(candidate) <= cells:
+        if sum(text_width(span.text) for span in candidate if not span.spare) <= cells:
             return candidate
     return candidates[-1]
 

@@ -13,6 +13,7 @@ from console.panels.header import header
 from console.panels.stages import stages
 from console.panels.start import NOT_READY, start_panel
 from console.view import View
+from console.words import Wording, speaking
 from server.telemetry.snapshot import Snapshot
 
 CELLS = 110
@@ -27,11 +28,16 @@ def healthy(snapshot: Snapshot) -> bool:
     )
 
 
-def render_once(snapshot: Snapshot) -> str:
+def render_once(snapshot: Snapshot, words: Wording = "standard") -> str:
     """All groups of one snapshot, 110 cells wide, ending with a line break. No escape sequences."""
     history = History()
     history.append(snapshot)
-    view = View(snapshot=snapshot, history=history, link="live")
+    view = View(snapshot=snapshot, history=history, link="live", words=words)
+    with speaking(words):
+        return _rendered(view, snapshot)
+
+
+def _rendered(view: View, snapshot: Snapshot) -> str:
     verdict = snapshot.verdict.word
     head = header(view, CELLS, 2)
     lines: list[Line] = [*head, (), *stages(view, CELLS, 4), ()]

@@ -45,6 +45,8 @@ _STYLES: dict[str, tuple[str, str, str]] = {
     "late": ("warn", "", ""),
     "limit-line": ("line", "", ""),
     "mark": ("prefill", "", "bold"),
+    "change": ("median", "", ""),
+    "focus": ("median", "", "bold"),
     "glow": ("ground", "warn", "bold"),
     "key": ("bright", "keycap", "bold"),
     "key-off": ("faint", "", ""),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from console import format as fmt
+from console.baseline import Baseline, Then, change, comparing
 from console.classroom import Classroom
 from console.history import History
-from console.ink import Span
+from console.ink import Line, Span
 from console.kept import Kept, Listing
 from console.panels.progress import Playing
 from console.provoking import FaultDraft
 from console.rules import Draft
+from console.words import Wording, say, speaking
 from server.telemetry.snapshot import Quantiles, Snapshot, Value
 
 Link = Literal["connecting", "live", "replay", "scripted", "lost", "ended"]
@@ -62,6 +65,22 @@ class View:
     """Where a replay stands; None for anything else."""
     greyed: str = ""
     """Why nothing of what the load meets can be changed now; empty when it can."""
+    words: Wording = "standard"
+    """The field's terms, or plain ones (`console.words`)."""
+    baseline: Baseline | None = None
+    """What is held; every figure shows its change against it."""
+    compared: Mapping[int, Then] = field(default_factory=dict)
+    """The snapshot's readings with their counterparts in the baseline (`console.baseline.counterparts`)."""
+
+
+Panel = Callable[[View, int, int], list[Line]]
+"""(view, cells, rows) -> at most `rows` lines."""
+
+
+def draw(panel: Panel, view: View, cells: int, rows: int) -> list[Line]:
+    """A panel's lines in the view's words, against its baseline."""
+    with speaking(view.words), comparing(view.compared):
+        return panel(view, cells, rows)[:rows]
 
 
 def figure(
@@ -75,11 +94,11 @@ def figure(
     hint = "; ".join(part for part in (note, fmt.sanitize(value.why), where) if part)
     if dated:
         return (Span(text, "stale", hint), *_unit(unit, "stale"), Span(dated, "stale"))
-    return (Span(text, style, hint), *_unit(unit, unit_style))
+    return (Span(text, style, hint), *_unit(unit, unit_style), *change(value, text))
 
 
 def _unit(unit: str, style: str) -> tuple[Span, ...]:
-    return (Span(f" {unit}", style),) if unit else ()
+    return (Span(f" {say(unit)}", style),) if unit else ()
 
 
 def quantile_note(quantiles: Quantiles) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from console import format as fmt
 from console import raster
-from console.ink import Line, Span, line
+from console.ink import Line, Span, cut, line
+from console.words import say
 from server.engine.coldstart import FIRST_TOKEN, WITHIN_S
 from server.engine.comparison import init_measured_s
 from server.telemetry.snapshot import ColdStart, Meanwhile, StartStage
@@ -68,21 +69,21 @@ def anatomy(start: ColdStart, room: int, rows: int) -> list[Line]:
     """A row a stage, the earlier start's bar behind this one's. Where rows are short the first stages are left out, so
     that the one that runs is there; where there are many, a blank row stands between them."""
     if not start.stages and not start.previous:
-        return [line(Span("no stage has been seen yet", "faint"))]
+        return [line(Span(say("no stage has been seen yet"), "faint"))]
     last = {stage.name: stage for stage in start.previous}
     now = {stage.name: stage for stage in start.stages}
     names = _joined(list(now), list(last))
     ends = (stage.end_s or 0.0 for stage in (*start.previous, *start.stages))
     scale = _Scale(
-        label=min(28, max(len(name) for name in names) + 3),
+        label=min(28, max(len(say(name)) for name in names) + 3),
         room=room,
         whole_s=max(start.elapsed_s if not start.finished else 0.0, 1.0, *ends),
     )
     lines = [
         line(
             Span(" " * scale.label),
-            Span(f"{'this time':>9}{'last time':>11}  ", "faint"),
-            Span(f"{'engine’s':>9}  " if scale.own else "", "faint", "the engine's own figure for the stage"),
+            Span(f"{say('this time', 9):>9}{say('last time', 11):>11}  ", "faint"),
+            Span(f"{say('engine’s', 9):>9}  " if scale.own else "", "faint", "the engine's own figure for the stage"),
             Span(f"0 … {fmt.seconds(scale.whole_s)}", "faint"),
         )
     ]
@@ -118,7 +119,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def _stage(name: str, stage: StartStage | None, last: StartStage | None, now_s: float, scale: _Scale) -> Line:
-    shown = fmt.sanitize(name, scale.label - 2)
+    shown = cut(say(fmt.sanitize(name)), scale.label - 2)
     before = _so_far(last)
     if stage is None:
         return line(
@@ -156,7 +157,7 @@ def _bars(stage: StartStage | None, last: StartStage | None, now_s: float, style
     spans: Line = tuple(Span(run, style if run[0] == "█" else "faint") for run in re.findall(r"█+|░+|\s+", text))
     detail = fmt.sanitize(stage.detail) if stage is not None else ""
     room = scale.axis - len(text) - 1
-    return spans + line(Span(f" {detail[:room]}" if detail and room > 4 else "", "faint"))
+    return spans + line(Span(f" {say(detail)[:room]}" if detail and room > 4 else "", "faint"))
 
 
 def _own(ours_s: float, own_s: float | None, *, running: bool, scale: _Scale, name: str = "") -> Line:
@@ -177,7 +178,8 @@ def _init(start: ColdStart, scale: _Scale) -> Line:
     ours, own = init_measured_s(start.stages), fmt.known(start.init_s)
     if ours is None or own is None:
         return ()
-    shown = line(Span("  of it, engine init".ljust(scale.label), "faint"), Span(f"{_duration(ours):>9}", "faint"))
+    label = say("  of it, engine init", scale.label).ljust(scale.label)
+    shown = line(Span(label, "faint"), Span(f"{_duration(ours):>9}", "faint"))
     return shown + line(Span(" " * 13)) + _own(ours, own, running=False, scale=scale)
 
 
@@ -186,12 +188,12 @@ def felt(meanwhile: Meanwhile) -> Line:
     if not (meanwhile.waiting or meanwhile.finished or meanwhile.missed):
         return ()
     note = f"from {meanwhile.src}: requests under way when the engine left, or sent before it was back"
-    spans = line(Span("people  ", "label", note))
+    spans = line(Span(say("people  "), "label", note))
     if meanwhile.waiting:
         oldest = f", the first for {fmt.span(meanwhile.oldest_s)}" if meanwhile.oldest_s is not None else ""
-        spans += line(Span(f"{meanwhile.waiting} wait{oldest}", "wait"), Span("   ", "label"))
+        spans += line(Span(say(f"{meanwhile.waiting} wait{oldest}"), "wait"), Span("   ", "label"))
     for count, word in ((meanwhile.refused, "refused"), (meanwhile.cut, "cut off"), (meanwhile.missed, "missed")):
-        spans += line(Span(f"{fmt.count(count)} {word}   ", "bad" if count else "label", note))
+        spans += line(Span(f"{fmt.count(count)} {say(word)}   ", "bad" if count else "label", note))
     return spans
 
 
@@ -199,7 +201,9 @@ def kinds_line(kinds: Mapping[str, Mapping[str, float]]) -> Line:
     """How long the latest start of each kind took until it served."""
     spans: Line = ()
     for kind, stages in kinds.items():
-        spans += line(Span(f"{fmt.sanitize(kind, 20)} ", "label"), Span(fmt.seconds(_served(stages)), "text"), "   ")
+        spans += line(
+            Span(f"{say(fmt.sanitize(kind, 20))} ", "label"), Span(fmt.seconds(_served(stages)), "text"), "   "
+        )
     return spans
 
 
@@ -208,7 +212,7 @@ def kinds_table(kinds: Mapping[str, Mapping[str, float]], room: int) -> list[Lin
     names: list[str] = []
     for stages in kinds.values():
         names = _joined(names, list(stages)) if names else list(stages)
-    label = min(20, max((len(name) for name in names), default=0) + 1)
+    label = min(20, max((len(say(name)) for name in names), default=0) + 1)
     shown = list(kinds.items())[: max(1, (room - label) // KIND)]
     heads = (fmt.sanitize(kind, 20).partition("-")[0].partition(" ")[0][: KIND - 1] for kind, _ in shown)
     lines = [line(Span(" " * label), *(Span(f"{head:>{KIND}}", "label") for head in heads))]
@@ -221,13 +225,16 @@ def kinds_table(kinds: Mapping[str, Mapping[str, float]], room: int) -> list[Lin
         )
         lines.append(
             line(
-                Span(fmt.sanitize(name, label).ljust(label), "text"),
+                Span(cut(say(fmt.sanitize(name)), label).ljust(label), "text"),
                 *(Span(f"{_bare(value):>{KIND}}", style) for value, style in zip(figures, styles, strict=True)),
             )
         )
     served = [_served(stages) for _, stages in shown]
     lines.append(
-        line(Span("served after".ljust(label), "label"), *(Span(f"{_bare(v):>{KIND}}", "bright") for v in served))
+        line(
+            Span(say("served after", label).ljust(label), "label"),
+            *(Span(f"{_bare(v):>{KIND}}", "bright") for v in served),
+        )
     )
     return lines
 

@@ -8,6 +8,7 @@ from console.editing import rows as choices
 from console.ink import Line, Span, cut, fit, frame, line, pick, width
 from console.panels.crowds import EXPLAINED
 from console.view import View
+from console.words import say
 from loadgen.slo import Slo
 from server.telemetry.snapshot import People, Snapshot
 
@@ -31,37 +32,41 @@ def asking(view: View, cells: int, rows: int) -> list[Line]:
     ]
     if rows - 2 > len(body):
         limits = snapshot.feel.slo
-        label = line(Span("  good".ljust(15), "label", "what makes a request good"))
+        label = line(Span(say("  good").ljust(15), "label", "what makes a request good"))
         good = pick(
             inner - width(label),
-            line(Span(f"{limits.name}: ", "label")) + slo(limits),
+            line(Span(say(f"{limits.name}: "), "label")) + slo(limits),
             slo(limits),
             slo(limits, brief=True),
         )
         body += [()] * (rows - 2 - len(body) > 1) + [label + good]
-    return frame(line(Span("what they ask", "title")), body[: rows - 2], cells, rows)
+    return frame(line(Span(say("what they ask"), "title")), body[: rows - 2], cells, rows)
 
 
 def slo(limits: Slo, *, brief: bool = False) -> Line:
     """The limits of a good request."""
     ttft, tpot = (f"{s:g} s" if s >= 1 else f"{s * 1000:g} ms" for s in (limits.ttft_s, limits.tpot_s))
-    sign = "" if brief else "≤ "
-    return line(Span(f"TTFT {sign}{ttft}, TPOT {sign}{tpot}", "label", "what makes a request good"))
+    sign, cells = ("", 4) if brief else ("≤ ", 14)
+    text = f"{say('TTFT', cells)} {sign}{ttft}, {say('TPOT', cells)} {sign}{tpot}"
+    return line(Span(text, "label", "what makes a request good"))
 
 
 def _row(people: People, name: str, chosen: bool, inner: int) -> Line:
     head = line(
         Span("▸ " if chosen else "  ", "bright"),
-        Span(f"{LABELS[name]:<11}", "bright" if chosen else "label", EXPLAINED[name], f"screen.point('{name}')"),
+        Span(
+            f"{say(LABELS[name], 11):<11}", "bright" if chosen else "label", EXPLAINED[name], f"screen.point('{name}')"
+        ),
     )
     texts = _said(people, name)
     known = texts[0] != fmt.ABSENT_TEXT
     room = inner - width(head) - 4
     arrows = ("◂ ", " ▸") if chosen and known else ("  ", "")
     text = pick(
-        room, *(line(Span(fmt.sanitize(one), "figure" if known else "absent", fmt.sanitize(texts[0]))) for one in texts)
+        room,
+        *(line(Span(say(fmt.sanitize(one)), "figure" if known else "absent", fmt.sanitize(texts[0]))) for one in texts),
     )
-    note = line(Span(_note(people, name), "warn")) if name == "lengths" else ()
+    note = line(Span(say(_note(people, name)), "warn")) if name == "lengths" else ()
     value = line(Span(arrows[0], "key-label")) + fit(text, min(room, width(text))) + line(Span(arrows[1], "key-label"))
     return pick(inner, head + value + line("  ") + note, head + value) if note else head + value
 
@@ -112,7 +117,7 @@ def preset_list(view: View, cells: int, rows: int) -> list[Line]:
             Span("▸ " if chosen else "  ", "bright"),
             Span(f" {PRESET_KEYS[preset.name]} ", "key", "", f"preset('{preset.name}')"),
             Span(
-                f" {cut(preset.title, name_cells):<{name_cells}}",
+                f" {cut(say(preset.title), name_cells):<{name_cells}}",
                 "bright" if chosen or on else "text",
                 preset.says,
                 f"screen.point('{preset.name}')",
@@ -120,5 +125,5 @@ def preset_list(view: View, cells: int, rows: int) -> list[Line]:
             Span("●" if on else " ", "good", "the load is as it was picked"),
         )
         room = inner - width(head) - 1
-        body.append(head + line(" ") + fit(line(Span(preset.says, "label")), room) if room >= 20 else head)
-    return frame(line(Span("loads with a name", "title")), body[: rows - 2], cells, rows)
+        body.append(head + line(" ") + fit(line(Span(say(preset.says), "label")), room) if room >= 20 else head)
+    return frame(line(Span(say("loads with a name"), "title")), body[: rows - 2], cells, rows)

@@ -7,9 +7,10 @@ import math
 from console import format as fmt
 from console import raster
 from console.history import CELL_S
-from console.ink import Line, Span, fit, frame, line
+from console.ink import Line, Span, fit, frame, line, width
 from console.panels.beat import beat_style
 from console.view import View, figure
+from console.words import plainly, say
 from server.telemetry.snapshot import Engine
 
 RUNS = "▄"
@@ -21,11 +22,11 @@ def batch(view: View, cells: int, rows: int) -> list[Line]:
     engine = view.snapshot.engine if view.snapshot else Engine()
     inner, body_rows = cells - 4, rows - 2
     cap, running = fmt.known(engine.max_num_seqs.v), fmt.known(engine.running.v)
-    title = line(Span("batch ", "title"))
+    title = line(Span("at work " if plainly() else "batch ", "title"))  # stoves of stoves would be odd
     title += figure(
         engine.running, fmt.count(running), style="warn" if cap and running and running >= cap else "figure"
     )
-    title += line(Span(f" of {fmt.count(cap)} slots" if cap is not None else " running", "title"))
+    title += line(Span(say(f" of {fmt.count(cap)} slots" if cap is not None else " running"), "title"))
     facts = _facts(engine, inner)
     grid_rows = max(
         1, min(body_rows - min(len(facts), 1 if body_rows < 6 else len(facts)) - (1 if body_rows >= 6 else 0), 12)
@@ -37,7 +38,12 @@ def batch(view: View, cells: int, rows: int) -> list[Line]:
         if body_rows >= len(body) + len(facts) + 3:
             body.append(())
         body.append(
-            line(Span(RUNS, "work"), Span(" runs   ", "label"), Span("·", "faint"), Span(f" free{each}", "label"))
+            line(
+                Span(RUNS, "work"),
+                Span(say(" runs   "), "label"),
+                Span("·", "faint"),
+                Span(say(f" free{each}"), "label"),
+            )
         )
         if body_rows >= len(body) + len(facts) + 1:
             body.append(())
@@ -52,7 +58,9 @@ def course(view: View, series: str, label: str, top: float, room: int, rows: int
     values = view.history.cells(series, room)
     if rows < 2 or all(value is None for value in values):
         return []
-    heading = line(Span(label, "label"), Span(f", last {fmt.span(room * CELL_S)}, up to {fmt.share(top)}", "faint"))
+    heading = line(
+        Span(say(label), "label"), Span(say(f", last {fmt.span(room * CELL_S)}, up to {fmt.share(top)}"), "faint")
+    )
     return [(), heading, *(line(Span(row, "spark")) for row in raster.spark(values, top, rows))]
 
 
@@ -64,7 +72,7 @@ def slots_per_cell(cap: float | None, room: int, rows: int) -> int:
 def grid(running: float | None, cap: float | None, room: int, rows: int, *, stale: bool = False) -> list[Line]:
     """One cell a slot (or several): `▄` runs, `·` is free. Nothing is drawn where either is unknown."""
     if not cap:
-        return [line(Span("max-num-seqs is not known", "absent"))]
+        return [line(Span(say("max-num-seqs is not known"), "absent"))]
     if running is None:
         return [line(Span(fmt.ABSENT_TEXT, "absent"))]
     scale = slots_per_cell(cap, room, rows)
@@ -98,12 +106,12 @@ def _tiling(cells: int, room: int, rows: int) -> tuple[int, int]:
 def _facts(engine: Engine, room: int) -> list[Line]:
     usage = fmt.known(engine.kv_usage.v)
     style = "bad" if usage is not None and usage >= 0.95 else "work"
-    label = "KV cache "
+    label = say("KV cache ")
     value = figure(engine.kv_usage, f"{fmt.share(usage):>6}", style="bad" if style == "bad" else "figure")
     tokens = fmt.known(engine.kv_tokens.v)
-    of = f" of {fmt.short_count(tokens)} tok" if tokens is not None and room >= 34 else ""
+    of = say(f" of {fmt.short_count(tokens)} tok") if tokens is not None and room >= 34 else ""
     stale = fmt.age(engine.kv_usage.age_s)
-    filled, rest = raster.bar(usage, max(4, room - len(label) - 8 - len(of) - len(stale)))
+    filled, rest = raster.bar(usage, max(4, room - len(label) - 2 - max(6, width(value)) - len(of)))
     kv = (
         line(Span(label, "label"), Span(filled, "stale" if stale else style), Span(rest, "frame"), " ")
         + value
@@ -138,10 +146,13 @@ def _facts(engine: Engine, room: int) -> list[Line]:
     beat = fmt.known(engine.heartbeat_age_s)
     if beat is not None and beat > fmt.STALE_AFTER_S:
         rows.insert(
-            0, line(Span(f"no step for {fmt.span(beat)}", beat_style(beat)), Span(" though requests run", "label"))
+            0,
+            line(
+                Span(say(f"no step for {fmt.span(beat)}"), beat_style(beat)), Span(say(" though requests run"), "label")
+            ),
         )
     return rows
 
 
 def _row(label: str, value: Line, room: int) -> Line:
-    return fit(line(Span(f"{label:<16}", "label")) + value, room)
+    return fit(line(Span(f"{say(label, 15):<16}", "label")) + value, room)

@@ -12,6 +12,7 @@ from console.panels.asking import slo
 from console.panels.letters import tall
 from console.panels.measured import misses
 from console.view import View
+from console.words import say
 from loadgen.capacity import Answer, Block, Progress
 from server.telemetry.snapshot import Snapshot
 
@@ -37,14 +38,14 @@ def answer(view: View, cells: int, rows: int) -> list[Line]:
 
 
 def _invitation(snapshot: Snapshot | None, cells: int) -> list[Line]:
-    lines = [line(Span(" How many people can this setup serve before the experience bends?", "bright"))]
+    lines = [line(Span(say(" How many people can this setup serve before the experience bends?"), "bright"))]
     how = (
         "g asks once, then searches: people are doubled until it bends, measured again around the bend, confirmed with "
         "new people at the safe level, and taken back down. It takes up to 6 minutes and puts the people back."
     )
     if snapshot is not None and snapshot.people.mode == "open":
         how = "In open loop strangers come and go, and there is nobody to count: go back to people first (4, arrivals)."
-    return lines + [line(" ") + one for one in wrap(how, cells - 2, "label")]
+    return lines + [line(" ") + one for one in wrap(say(how), cells - 2, "label")]
 
 
 def _progress(progress: Progress, cells: int) -> list[Line]:
@@ -55,7 +56,9 @@ def _progress(progress: Progress, cells: int) -> list[Line]:
         or f"{PHASES.get(progress.phase, progress.phase)}: {fmt.count(progress.people)} people"
     )
     first = between(
-        line(" ", Span(" SEARCHING ", "badge-busy"), "  ", Span(words, "bright")), line(Span(clock, "label")), cells
+        line(" ", Span(say(" SEARCHING "), "badge-busy"), "  ", Span(say(words), "bright")),
+        line(Span(say(clock), "label")),
+        cells,
     )
     filled, rest = raster.bar(progress.elapsed_s / question.cap_s if question.cap_s else None, max(0, cells - 2))
     return [first, line(" ", Span(filled, "work"), Span(rest, "frame")), line(" ") + _estimate(progress)]
@@ -65,15 +68,15 @@ def _estimate(progress: Progress) -> Line:
     """What the search would say now, and how far that is from sure enough."""
     best, low, high = progress.best, progress.low, progress.high
     if best is None or low is None or high is None or best <= 0:
-        return line(Span("no estimate yet: nothing has bent so far", "label"))
+        return line(Span(say("no estimate yet: nothing has bent so far"), "label"))
     half = (high - low) / 2 / best
     style = "good" if half <= progress.question.half_width else "warn"
     return line(
-        Span("so far ", "label"),
-        Span(f"{fmt.count(best)} people", "figure"),
-        Span(f" ({fmt.count(low)} to {fmt.count(high)}), ", "label", "90 % interval"),
+        Span(say("so far "), "label"),
+        Span(say(f"{fmt.count(best)} people"), "figure"),
+        Span(say(f" ({fmt.count(low)} to {fmt.count(high)}), "), "label", "90 % interval"),
         Span(f"±{fmt.share(half)}", style),
-        Span(f", to be within ±{fmt.share(progress.question.half_width)}", "label"),
+        Span(say(f", to be within ±{fmt.share(progress.question.half_width)}"), "label"),
     )
 
 
@@ -86,9 +89,9 @@ def _answer(progress: Progress, found: Answer, cells: int, rows: int) -> list[Li
     head: Line = ()
     if not found.resolved:
         word = " STOPPED " if progress.phase == "stopped" else " UNRESOLVED "
-        head = line(" ", Span(word, "badge-warn"), "  ")
+        head = line(" ", Span(say(word), "badge-warn"), "  ")
     why = fmt.sanitize(progress.message).rstrip(".") if progress.phase == "stopped" else ""
-    told = _told(why, fmt.sanitize(found.sentence, 1000), room - width(head), min(3, max(1, rows - 1)))
+    told = _told(say(why), say(fmt.sanitize(found.sentence, 1000)), room - width(head), min(3, max(1, rows - 1)))
     indent = line(Span(" " * width(head)))
     lines = [
         side[y] + (head if y == 0 else indent) + (told[y] if y < len(told) else ())
@@ -115,20 +118,22 @@ def facts(found: Answer, cells: int) -> Line:
     """What else there is to say, as much as fits whole."""
     parts: list[Line] = []
     if found.safe is not None:
-        parts.append(line(Span("safe ", "label", "the interval's lower end"), Span(fmt.count(found.safe), "figure")))
+        parts.append(
+            line(Span(say("safe "), "label", "the interval's lower end"), Span(fmt.count(found.safe), "figure"))
+        )
     if found.best is not None and not found.resolved:
-        parts.append(line(Span("best guess ", "label"), Span(fmt.count(found.best), "figure")))
+        parts.append(line(Span(say("best guess "), "label"), Span(fmt.count(found.best), "figure")))
     if found.clear_break is not None:
         note = "the fewest people measured with clearly too few good requests"
-        parts.append(line(Span("clear break ", "label", note), Span(fmt.count(found.clear_break), "figure")))
+        parts.append(line(Span(say("clear break "), "label", note), Span(fmt.count(found.clear_break), "figure")))
     if found.limit:
-        parts.append(line(Span(fmt.sanitize(found.limit, 40), "warn"), Span(" broke first", "label")))
+        parts.append(line(Span(say(fmt.sanitize(found.limit, 40), 14), "warn"), Span(say(" broke first"), "label")))
     if found.confirmed is not None:
-        parts.append(line(Span("confirmed ✓", "good") if found.confirmed else Span("NOT confirmed", "bad")))
+        parts.append(line(Span(say("confirmed ✓"), "good") if found.confirmed else Span(say("NOT confirmed"), "bad")))
     if found.recovered is not None:
-        parts.append(line(Span("recovers ✓", "good") if found.recovered else Span("did NOT recover", "bad")))
+        parts.append(line(Span(say("recovers ✓"), "good") if found.recovered else Span(say("did NOT recover"), "bad")))
     if found.evidence:
-        parts.append(line(Span(fmt.sanitize(found.evidence, 100), "text", "seen of the engine where it broke")))
+        parts.append(line(Span(say(fmt.sanitize(found.evidence, 100)), "text", "seen of the engine where it broke")))
     spans: Line = ()
     for part in parts:
         longer = spans + line(Span("   ")) + part if spans else part
@@ -162,7 +167,8 @@ def question(view: View, cells: int, rows: int) -> list[Line]:
         rest = ["fresh cache salt"]
     good = "".join(span.text for span in slo(limits))
     parts = [f"{fmt.share(target)} good ({limits.name}: {good})", f"think {think}", mix, *rest]
-    text = " · ".join(fmt.sanitize(part, 120) for part in parts if part)
+    text = " · ".join(say(fmt.sanitize(part, 120)) for part in parts if part)
+    title = say(title)
     told = wrap(text, cells - len(title) - 4, "label")
     return [
         fit(line(Span(f" {title} " if y == 0 else " " * (len(title) + 2), "title"), " ") + one, cells)
@@ -179,10 +185,12 @@ def blocks(view: View, cells: int, rows: int) -> list[Line]:
     found = list(reversed(progress.blocks)) if progress else []
     body = [_heading(inner), *(_block(block, inner, target) for block in found)]
     if not found:
-        body.append(line(Span("nothing measured yet", "absent")))
+        body.append(line(Span(say("nothing measured yet"), "absent")))
     if not framed:
         return [fit(line(" ") + one, cells) for one in body[:rows]]
-    title = line(Span("blocks of measuring", "title"), Span(f"  {len(found)}, newest first" if found else "", "label"))
+    title = line(
+        Span(say("blocks of measuring"), "title"), Span(say(f"  {len(found)}, newest first" if found else ""), "label")
+    )
     return frame(title, body[: rows - 2], cells, rows)
 
 
@@ -194,19 +202,21 @@ def _heading(inner: int) -> Line:
     if inner < 70:
         return line(Span(_names(WIDTHS[:6]), "faint"))
     names = _names(WIDTHS)
-    rest = f"{'tok/s':>8}   " + "misses".ljust(26) + "seen of the engine" if inner >= 120 else "   misses"
+    misses_head, seen = say("misses"), say("seen of the engine")
+    rest = f"{say('tok/s', 7):>8}   {misses_head:<26}{seen}" if inner >= 120 else f"   {misses_head}"
     return line(Span(names + rest, "faint"))
 
 
 def _names(columns: Sequence[tuple[str, int]]) -> str:
-    return "".join(name.rjust(cells) if x else name.ljust(cells) for x, (name, cells) in enumerate(columns))
+    said = ((say(name, cells - 1), cells) for name, cells in columns)
+    return "".join(name.rjust(cells) if x else name.ljust(cells) for x, (name, cells) in enumerate(said))
 
 
 def _block(block: Block, inner: int, target: float) -> Line:
     share = block.share
     style = "absent" if share is None else "good" if share >= target else "warn" if share >= 0.8 else "bad"
     spans = line(
-        Span(f"{PHASES[block.phase]:<12}", "label"),
+        Span(f"{say(PHASES[block.phase], 11):<12}", "label"),
         Span(f"{fmt.count(block.people):>7}", "figure"),
         Span(f"{fmt.share(share):>7}", style),
         Span(f"{f'{block.good}/{block.due}':>9}", "label", "good / due"),
@@ -221,4 +231,4 @@ def _block(block: Block, inner: int, target: float) -> Line:
     if inner < 120:
         return spans + line("   ") + misses(block.misses, inner - width(spans) - 3)
     spans += line(Span(f"{fmt.rate(block.tokens_per_s):>8}", "text"), "   ") + fit(misses(block.misses, 25), 26)
-    return spans + line(Span(fmt.sanitize(block.evidence, 120), "label"))
+    return spans + line(Span(say(fmt.sanitize(block.evidence, 120)), "label"))

@@ -9,6 +9,7 @@ from console.deeds import PRESETS
 from console.editing import shares
 from console.ink import Line, Span, fit, frame, line, pick, wrap
 from console.view import View, figure
+from console.words import say
 from loadgen.behaviours import Manners, Patience, Reading, Retry
 from loadgen.records import RESIDENTS
 from server.telemetry.snapshot import People, Snapshot, Value
@@ -59,21 +60,25 @@ def crowds(view: View, cells: int, rows: int) -> list[Line]:
     sentences = [EXPLAINED.get(view.chosen, "")]
     if left >= 3 and fmt.known(people.slow.v) and view.chosen != "slow":
         sentences.append(SLOW_COST)
-    told = [one for sentence in sentences if sentence for one in wrap(sentence, inner, "label")]
+    told = [one for sentence in sentences if sentence for one in wrap(say(sentence), inner, "label")]
     if left == 1 and len(told) > 1:
-        told = [line(Span(SLOW_BRIEFLY if view.chosen == "slow" else sentences[0], "label"))]
+        told = [line(Span(say(SLOW_BRIEFLY if view.chosen == "slow" else sentences[0]), "label"))]
     if left > len(told):
         body.append(())
     return frame(
-        line(Span("who is out there", "title")) + _total(people), [*body, *told], cells, rows, right=_preset(people)
+        line(Span(say("who is out there"), "title")) + _total(people),
+        [*body, *told],
+        cells,
+        rows,
+        right=_preset(people),
     )
 
 
 def _total(people: People) -> Line:
     if people.mode == "none" and people.people.v is None:
-        return line(Span("  nobody of ours", "label", "no load generator runs"))
+        return line(Span(say("  nobody of ours"), "label", "no load generator runs"))
     if people.mode == "open":
-        return line(Span("  strangers, who ask once and go: ", "label")) + figure(
+        return line(Span(say("  strangers, who ask once and go: "), "label")) + figure(
             people.in_flight, fmt.count(people.in_flight.v), unit="inside"
         )
     return line("  ") + figure(people.people, fmt.count(people.people.v), unit="people")
@@ -81,7 +86,7 @@ def _total(people: People) -> Line:
 
 def _preset(people: People) -> Line:
     title = next((preset.title for preset in PRESETS if preset.name == people.preset), people.preset)
-    return line(Span("as in ", "label"), Span(fmt.sanitize(title, 30), "text")) if title else ()
+    return line(Span(say("as in "), "label"), Span(say(fmt.sanitize(title, 30)), "text")) if title else ()
 
 
 def _columns(inner: int, *, wide: bool) -> tuple[int, int, int]:
@@ -94,9 +99,12 @@ def _columns(inner: int, *, wide: bool) -> tuple[int, int, int]:
 
 def _heading(inner: int, *, wide: bool) -> Line:
     name, does, _ = _columns(inner, wide=wide)
-    numbers = f"{'people':>7}{'share':>8}{'weight':>8}{'extra':>7}" if wide else f"{'now':>5}{'share':>6}{'+':>6}"
+    numbers = f"{say('people'):>7}{'share':>8}{'weight':>8}{'extra':>7}" if wide else f"{'now':>5}{'share':>6}{'+':>6}"
     return line(
-        Span(" " * name + numbers + ("  " if wide else " ") + "what they do".ljust(does) + "their mark", "faint")
+        Span(
+            " " * name + numbers + ("  " if wide else " ") + say("what they do").ljust(does) + say("their mark"),
+            "faint",
+        )
     )
 
 
@@ -108,7 +116,7 @@ def _row(snapshot: Snapshot, behaviour: str, inner: int, chosen: bool, *, wide: 
     head = line(
         Span("▸ " if chosen else "  ", "bright"),
         Span(f"{key or ' '} ", "faint"),
-        Span(title, "bright" if chosen else "text", EXPLAINED[behaviour], action),
+        Span(say(title, name_cells - 4), "bright" if chosen else "text", EXPLAINED[behaviour], action),
     )
     there = people.crowds.get(behaviour)
     share, weight, extra = shares(people).get(behaviour), people.weights.get(behaviour), people.extras.get(behaviour)
@@ -134,7 +142,7 @@ def _row(snapshot: Snapshot, behaviour: str, inner: int, chosen: bool, *, wide: 
             Span(" "),
         )
     does = DOES[behaviour](people.profile.manners) if people.profile else (fmt.ABSENT_TEXT,)
-    does_line = pick(does_cells - 1, *(line(Span(text, "label", does[0])) for text in does))
+    does_line = pick(does_cells - 1, *(line(Span(say(text), "label", does[0])) for text in does))
     present = bool(there or (share and people.mode == "open"))
     mark = pick(mark_cells, *MARKS[behaviour](snapshot)) if present and mark_cells >= 6 else ()
     return fit(head, name_cells) + numbers + fit(does_line, does_cells) + fit(mark, mark_cells)
@@ -143,10 +151,10 @@ def _row(snapshot: Snapshot, behaviour: str, inner: int, chosen: bool, *, wide: 
 def _flash(people: People, *, wide: bool) -> Line:
     count = fmt.count(people.flash.v)
     return line(
-        Span("  f ", "faint"),
-        Span("flash crowd".ljust(13 if wide else 12), "text"),
+        Span(say("  f "), "faint"),
+        Span(say("flash crowd", 12).ljust(13 if wide else 12), "text"),
         Span(f"{count:>7}" if wide else f"{count:>5}", "warn"),
-        Span("  still there, besides the others", "label"),
+        Span(say("  still there, besides the others"), "label"),
     )
 
 
@@ -224,16 +232,20 @@ def _amplified(snapshot: Snapshot) -> tuple[Line, ...]:
         style="warn" if (times.v or 0) >= 1.1 else "figure",
         note="requests sent per request that somebody meant to make",
     )
-    return head + line(Span(" requests per request meant", "label")), head + line(Span(" requests", "label")), head
+    return (
+        head + line(Span(say(" requests per request meant"), "label")),
+        head + line(Span(say(" requests"), "label")),
+        head,
+    )
 
 
 def _prefill(snapshot: Snapshot) -> tuple[Line, ...]:
     joined = next((stage for stage in snapshot.breakdown.stages if stage.name == "prefill"), None)
     mean = joined.mean_s if joined else snapshot.engine.prefill_s.mean
     style = "figure" if fmt.known(mean) is not None else "absent"
-    text = line(Span("prefill ", "label", "mean over everybody's requests"), Span(fmt.seconds(mean), style))
+    text = line(Span(say("prefill ", 10), "label", "mean over everybody's requests"), Span(fmt.seconds(mean), style))
     usage = snapshot.engine.kv_usage
-    return text + line(Span(", KV ", "label")) + _mark(usage, fmt.share(usage.v), ""), text
+    return text + line(Span(say(", KV "), "label")) + _mark(usage, fmt.share(usage.v), ""), text
 
 
 MARKS: dict[str, Callable[[Snapshot], tuple[Line, ...]]] = {

@@ -12,6 +12,7 @@ from console import format as fmt
 from console import raster
 from console.ink import Line, Span, fit, frame, line, pick
 from console.view import View
+from console.words import say
 from loadgen.capacity import Block, Point, Progress
 from server.telemetry.snapshot import Snapshot
 
@@ -75,7 +76,7 @@ def curve(view: View, cells: int, rows: int) -> list[Line]:
     body += [_base(progress, axis), _ticks(axis)]
     if marks.strip():
         body.append(line(Span("events ".rjust(AXIS), "faint"), Span(marks, "mark")))
-    title = line(Span("good requests", "title"), Span(" by number of people", "label"))
+    title = line(Span(say("good requests"), "title"), Span(say(" by number of people"), "label"))
     return frame(title, body, cells, rows, right=_legend(progress, cells - 38))
 
 
@@ -106,9 +107,16 @@ def waits(view: View, cells: int, rows: int) -> list[Line]:
             grid[chart_rows - 1 - place][x] = (glyph, style)
     body = [_axis_label(labels.get(y, "")) + _runs(row) for y, row in enumerate(grid)]
     if progress and progress.blocks and not measured:
-        body[chart_rows // 2] = fit(line(" " * AXIS, Span("a p95 needs 100 requests in a block", "absent")), cells - 4)
-    title = line(Span("waiting", "title"), Span(", p95 of each block", "label"))
-    legend = line(Span("● TTFT", "tail"), "  ", Span("○ TPOT", "median"), Span("  ┈ limits of a good request", "label"))
+        body[chart_rows // 2] = fit(
+            line(" " * AXIS, Span(say("a p95 needs 100 requests in a block"), "absent")), cells - 4
+        )
+    title = line(Span(say("waiting"), "title"), Span(say(", p95 of each block"), "label"))
+    legend = line(
+        Span(say("● TTFT"), "tail"),
+        "  ",
+        Span(say("○ TPOT"), "median"),
+        Span(say("  ┈ limits of a good request"), "label"),
+    )
     return frame(title, [*body, _ticks(axis)], cells, rows, right=legend)
 
 
@@ -179,8 +187,8 @@ def _marks(progress: Progress | None) -> list[tuple[str, str, float, str]]:
 def _legend(progress: Progress | None, room: int) -> Line:
     spans: Line = ()
     for letter, name, people, style in _marks(progress):
-        spans += line("  " if spans else "", Span(letter, style), Span(f" {name} {fmt.count(people)}", "label"))
-    shapes = line(Span("○ doubling  ● at the bend  ◆ confirmed  ◇ way back", "label"))
+        spans += line("  " if spans else "", Span(letter, style), Span(say(f" {name} {fmt.count(people)}"), "label"))
+    shapes = line(Span(say("○ doubling  ● at the bend  ◆ confirmed  ◇ way back"), "label"))
     return pick(room, spans + line("   ") + shapes if spans else shapes, spans or shapes)
 
 
@@ -208,7 +216,7 @@ def _ticks(axis: Axis) -> Line:
             continue
         row[x : x + len(text)] = text
         last = x + len(text)
-    return line(Span("people ".rjust(AXIS), "faint"), Span("".join(row), "label"))
+    return line(Span(say("people ").rjust(AXIS), "faint"), Span("".join(row), "label"))
 
 
 def _event_row(snapshot: Snapshot | None, axis: Axis) -> str:

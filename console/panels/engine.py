@@ -11,6 +11,7 @@ from console.panels.beat import beat_style
 from console.panels.queue import queue_panel
 from console.panels.start import coldness, left_s
 from console.view import View, figure
+from console.words import say
 from server.telemetry.snapshot import ColdStart, Engine, Queue, Value
 
 TABLE_CELLS = 64
@@ -34,9 +35,11 @@ def engine(view: View, cells: int, rows: int) -> list[Line]:
     line_of = QUEUE_CELLS if cells >= QUEUE_FROM and queue.rules is not None else 0
     left = FACTS_CELLS if line_of else cells // 2
     right = cells - left - line_of
-    facts = frame(line(Span("what runs", "title")), _facts(shown, queue, left - 4, policy=not line_of), left, lower)
+    facts = frame(
+        line(Span(say("what runs"), "title")), _facts(shown, queue, left - 4, policy=not line_of), left, lower
+    )
     argv = _arguments(shown.argv, right - 4) or [line(Span(fmt.ABSENT_TEXT, "absent"))]
-    blocks = [(facts, left), (frame(line(Span("started with", "title")), argv, right, lower), right)]
+    blocks = [(facts, left), (frame(line(Span(say("started with"), "title")), argv, right, lower), right)]
     if line_of:
         blocks.insert(1, (queue_panel(view, line_of, lower), line_of))
     lines += beside(blocks)
@@ -51,20 +54,20 @@ def _start(shown: Engine, cells: int, most: int) -> list[Line]:
     table = TABLE_CELLS if cells >= TABLE_FROM and len(start.kinds) > 1 else 0
     room = cells - table - 4
     took, before, left = total(start.stages) if start.finished else None, total(start.previous), left_s(start)
-    title = line(Span("cold start", "title"), Span(f"  {fmt.sanitize(start.kind)}", "label"))
+    title = line(Span(say("cold start"), "title"), Span(say(f"  {fmt.sanitize(start.kind)}"), "label"))
     if took is not None:
         title += line(Span(f"  {fmt.seconds(took)}", "bright"))
     elif left is not None and not start.finished:
-        title += line(Span(f"  {fmt.span(start.elapsed_s)}, about {fmt.span(left)} to go", "bright"))
+        title += line(Span(say(f"  {fmt.span(start.elapsed_s)}, about {fmt.span(left)} to go"), "bright"))
     kind = f" ({fmt.sanitize(start.previous_kind)})" if start.previous_kind not in {"", start.kind} else ""
-    right = line(Span(f"last time{kind} {fmt.seconds(before)}", "label")) if before is not None else ()
+    right = line(Span(say(f"last time{kind} {fmt.seconds(before)}"), "label")) if before is not None else ()
     body = [*anatomy(start, room, most - 2), *_said(start, room, kinds=not table)]
     other = kinds_table(start.kinds, table - 4) if table else []
     rows = min(most, max(len(body), len(other)) + 2)
     box = frame(title, body, cells - table, rows, right=right)
     if not table:
         return box
-    head = line(Span("kinds of cold compared", "title"), Span("  seconds", "label"))
+    head = line(Span(say("kinds of cold compared"), "title"), Span(say("  seconds"), "label"))
     return beside([(box, cells - table), (frame(head, other, table, rows), table)])
 
 
@@ -73,7 +76,7 @@ def _said(start: ColdStart, room: int, *, kinds: bool) -> list[Line]:
     lines = [people] if (people := felt(start.meanwhile)) else []
     lines += coldness(start, room)
     if kinds and len(start.kinds) > 1:
-        lines.append(line(Span("kinds   ", "faint")) + kinds_line(start.kinds))
+        lines.append(line(Span(say("kinds   "), "faint")) + kinds_line(start.kinds))
     return lines
 
 
@@ -81,7 +84,7 @@ def _log(shown: Engine, cells: int, rows: int) -> list[Line]:
     kept = shown.log_tail[-(rows - 2) :]
     body = [line(Span(cut(fmt.sanitize(row), cells - 4), _level(row))) for row in kept]
     body = body or [line(Span(fmt.ABSENT_TEXT, "absent", "`spark-serve logs engine` shows a file, if there is one"))]
-    return frame(line(Span("end of its log", "title")), body, cells, rows)
+    return frame(line(Span(say("end of its log"), "title")), body, cells, rows)
 
 
 def _level(row: str) -> str:
@@ -108,7 +111,11 @@ def _facts(engine: Engine, queue: Queue, room: int, *, policy: bool) -> list[Lin
         engine.healthy
     ]
     beat = fmt.known(engine.heartbeat_age_s)
-    alive = ("nothing runs", "label") if beat is None else (f"last step {fmt.seconds(beat)} ago", beat_style(beat))
+    alive = (
+        (say("nothing runs"), "label")
+        if beat is None
+        else (say(f"last step {fmt.seconds(beat)} ago"), beat_style(beat))
+    )
     times = {
         "in-band": "exact, in the engine's own replies",
         "otlp": "exact, from the engine's traces",
@@ -124,7 +131,7 @@ def _facts(engine: Engine, queue: Queue, room: int, *, policy: bool) -> list[Lin
         ("device", engine.device),
         ("address", engine.url),
         ("process", "" if engine.pid is None else str(engine.pid)),
-        ("stage times", times),
+        ("stage times", say(times)),
     )
     rows = [_row(label, line(Span(fmt.sanitize(text).strip() or fmt.ABSENT_TEXT, "text"))) for label, text in texts]
     rows[4:4] = [_row("/health", line(Span(*health))), _row("heartbeat", line(Span(*alive)))]
@@ -136,11 +143,11 @@ def _facts(engine: Engine, queue: Queue, room: int, *, policy: bool) -> list[Lin
     )
     rows += [_row(label, figure(value, fmt.count(value.v))) for label, value in limits]
     if policy:
-        rows.append(_row("queue's policy", line(Span(fmt.sanitize(queue.policy, 40) or fmt.ABSENT_TEXT, "text"))))
+        rows.append(_row("queue's policy", line(Span(say(fmt.sanitize(queue.policy, 40)) or fmt.ABSENT_TEXT, "text"))))
         for label, value in (("max in flight", queue.max_in_flight), ("max queue", queue.max_queue)):
             rows.append(_row(label, figure(value, fmt.count(value.v))))
     return [fit(row, room) for row in rows]
 
 
 def _row(label: str, value: Line) -> Line:
-    return line(Span(f"{label:<17}", "label")) + value
+    return line(Span(f"{say(label, 16):<17}", "label")) + value

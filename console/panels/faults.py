@@ -6,6 +6,7 @@ from console import format as fmt
 from console.ink import Line, Span, cut, fit, frame, line, pick, text_width, width, wrap
 from console.provoking import FOR, lasting, shown
 from console.view import View
+from console.words import say
 from server.faults.catalogue import CATALOGUE, NAMES, Edge, FaultKind
 from server.telemetry.snapshot import ActiveFault, Snapshot
 
@@ -30,9 +31,9 @@ def clause(snapshot: Snapshot | None, room: int) -> Line:
     note = "\n".join(fmt.sanitize(_lasting(one)) for one in faults) + "\nx lists and undoes them"
     more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
     left = "" if first.left_s is None else f", {_seconds(first.left_s)} left"
-    text = fmt.sanitize(first.text)
+    text = say(fmt.sanitize(first.text))
     tail = line(Span(f"{left}{more}", "warn", note, "faults"))
-    head = line(Span("fault: ", "warn", note, "faults"))
+    head = line(Span(say("fault: "), "warn", note, "faults"))
     cells = max(8, room - width(head) - width(tail))
     return head + line(Span(cut(text, cells), "warn", note, "faults")) + tail
 
@@ -60,7 +61,7 @@ def fault_sheet(view: View, cells: int, height: int) -> list[Line]:
         lines.append((kind.name, _row(view, kind, inner, beside=beside)))
     body = _window(lines, view.chosen, height - 2 - len(foot))
     body += [()] * (height - 2 - len(foot) - len(body))
-    return frame(line(Span("faults", "title")), body + foot, cells, height, right=_keys(inner))
+    return frame(line(Span(say("faults"), "title")), body + foot, cells, height, right=_keys(inner))
 
 
 def _window(lines: list[tuple[str, Line]], chosen: str, rows: int) -> list[Line]:
@@ -74,13 +75,13 @@ def _keys(room: int) -> Line:
     spans: Line = ()
     for key, label in long:
         said = label if room >= 100 else label.split()[-1] if key == "tab" else label.split(",")[0]
-        spans += line(Span(key, "bright"), Span(f" {said}  ", "key-label"))
+        spans += line(Span(key, "bright"), Span(f" {say(said)}  ", "key-label"))
     return spans
 
 
 def _heading(edge: Edge, inner: int) -> Line:
-    text = line(Span(f"{edge} edge", "label"))
-    text += pick(inner - width(text) - 6, line(Span(f"  {EDGE_SAYS[edge]} ", "faint")), line(" "))
+    text = line(Span(say(f"{edge} edge"), "label"))
+    text += pick(inner - width(text) - 6, line(Span(say(f"  {EDGE_SAYS[edge]} "), "faint")), line(" "))
     return line(Span("── ", "frame")) + text + line(Span("─" * max(0, inner - width(text) - 3), "frame"))
 
 
@@ -102,7 +103,7 @@ def _row(view: View, kind: FaultKind, inner: int, *, beside: bool) -> Line:
         )
     else:
         said = _settings(view, kind, room, chosen=chosen and on)
-    return head + fit(said, room) + (line(Span(f" {kind.says}", "label" if on else "key-off")) if beside else ())
+    return head + fit(said, room) + (line(Span(say(f" {kind.says}"), "label" if on else "key-off")) if beside else ())
 
 
 def _settings(view: View, kind: FaultKind, room: int, *, chosen: bool) -> Line:
@@ -141,28 +142,30 @@ def _foot(view: View, inner: int, *, beside: bool) -> list[Line]:
     does."""
     said: list[Line] = []
     if not beside and view.chosen in NAMES:
-        said = wrap(NAMES[view.chosen].says, inner, "text")[:2]
+        said = wrap(say(NAMES[view.chosen].says), inner, "text")[:2]
         said = [*[()] * (2 - len(said)), *said]
     return [*said, _last(view, inner)]
 
 
 def _last(view: View, inner: int) -> Line:
     if view.greyed:
-        return line(Span("not now: ", "warn"), Span(fmt.sanitize(view.greyed), "label"))
+        return line(Span(say("not now: "), "warn"), Span(say(fmt.sanitize(view.greyed)), "label"))
     if view.status:
-        return line(Span(cut(fmt.sanitize(view.status), inner), view.status_style))
+        return line(Span(cut(say(fmt.sanitize(view.status)), inner), view.status_style))
     kind = NAMES.get(view.chosen)
     if kind is None:
         return ()
     if (active := lasting(view.snapshot, kind.name)) is not None:
-        return line(Span(" enter ", "key"), Span(" undoes: ", "label"), Span(fmt.sanitize(active.text), "mark"))
+        return line(
+            Span(say(" enter "), "key"), Span(say(" undoes: "), "label"), Span(fmt.sanitize(active.text), "mark")
+        )
     settings = view.faults.of(kind)
     seconds = settings.get("for")
     lasts = f" for {seconds:g} s, then it is undone" if isinstance(seconds, float) else ""
     asks = ", after asking" if kind.asks else ""
     return line(
-        Span(" enter ", "key"),
-        Span(f" provokes{asks}: ", "label"),
+        Span(say(" enter "), "key"),
+        Span(say(f" provokes{asks}: "), "label"),
         Span(kind.words(settings), "mark"),
         Span(lasts, "label"),
     )

@@ -8,9 +8,12 @@ from console import format as fmt
 from console.ink import Line, Span, between, fit, line, pick, width
 from console.panels.progress import progress
 from console.view import KeyHint, View
+from console.words import say
 from server.telemetry.snapshot import Event, Limit, Little, Snapshot
 
 AGREES_WITHIN = 0.05
+ALL_FROM = 8
+"""Rows from which every rule and every event has its own."""
 LITTLE_NEEDS_N = 20
 
 
@@ -19,14 +22,14 @@ def little(law: Little) -> Line:
     error = law.error
     if law.expected is None or law.counted is None:
         return line(
-            Span("Little ", "label", "rate x mean time should be the people inside"),
+            Span(say("Little "), "label", "rate x mean time should be the people inside"),
             Span(fmt.ABSENT_TEXT, "absent", "too little has finished"),
         )
     note = f"rate x mean time = people inside, over {law.window_s:.0f} s, n={law.n}"
     spans = line(
-        Span("Little ", "label", note),
+        Span(say("Little "), "label", note),
         Span(fmt.rate(law.expected), "figure"),
-        Span(", counted ", "label"),
+        Span(say(", counted "), "label"),
         Span(fmt.rate(law.counted), "figure"),
     )
     if error is None:
@@ -34,32 +37,59 @@ def little(law: Little) -> Line:
     if abs(error) <= AGREES_WITHIN:
         return spans + line(Span(" ✓", "good", note))
     if not law.steady:
-        return spans + line(Span("  the load is changing", "faint", note))
+        return spans + line(Span(say("  the load is changing"), "faint", note))
     if law.n < LITTLE_NEEDS_N:
         return spans + line(Span(f"  n={law.n}", "faint", note))
-    return spans + line(Span(f"  they differ by {abs(error) * 100:.0f} %", "warn", note))
+    return spans + line(Span(say(f"  they differ by {abs(error) * 100:.0f} %"), "warn", note))
 
 
 def limit(view: View, cells: int, rows: int) -> list[Line]:
-    """The limit and Little's check; below them the latest events."""
+    """The limit and Little's check; below them the latest events. Where there is room, each rule with its evidence, and each
+    event in a row of its own."""
     snapshot = view.snapshot
     if snapshot is None:
         return [fit((), cells)] * rows
     right = little(snapshot.little) + line(" ")
     room = cells - width(right) - 1
-    return [between(limit_line(snapshot, room), right, cells), ticker(snapshot, cells)][:rows]
+    head = between(limit_line(snapshot, room), right, cells)
+    if rows >= ALL_FROM:
+        rules = rule_rows(snapshot.limit_detail, cells)[: rows - 6]
+        return [head, (), *rules, *[()][: len(rules)], *event_rows(snapshot, cells, rows - len(rules) - 3)]
+    return [head, ticker(snapshot, cells)][:rows]
+
+
+def rule_rows(found: Limit, cells: int) -> list[Line]:
+    """All that was asked, in the order in which the first that holds is named."""
+    signs = {True: ("holds", "warn"), False: ("no", "label"), None: ("not evaluated", "faint")}
+    return [
+        fit(
+            line(
+                Span(f"   {say(rule.name, 24):<25}", "bright" if rule.holds else "label"),
+                Span(f"{signs[rule.holds][0]:<15}", signs[rule.holds][1]),
+                Span(say(fmt.sanitize(rule.evidence)), "text" if rule.holds else "label"),
+            ),
+            cells,
+        )
+        for rule in found.rules
+    ]
+
+
+def event_rows(snapshot: Snapshot, cells: int, rows: int) -> list[Line]:
+    """The latest events, newest first."""
+    head = line(Span(say(" events "), "title"), Span("" if snapshot.events else say("none yet"), "faint"))
+    return [head, *(fit(line("   ") + _event(event), cells) for event in reversed(snapshot.events))][: max(0, rows)]
 
 
 def limit_line(snapshot: Snapshot, room: int) -> Line:
     """The phrase, as much of it as fits; all that was asked stands in its note."""
     found = snapshot.limit_detail
-    head = line(Span(" limit  ", "title"))
+    head = line(Span(say(" limit  "), "title"))
     note = limit_note(found)
     if not found.name:
-        return head + line(Span(fmt.sanitize(snapshot.limit), "label", note))
-    name = line(Span(fmt.sanitize(found.name).upper(), "bright", note))
-    because = line("  ", Span(fmt.sanitize(found.because), "text", note))
-    step = line(Span(": ", "label"), Span(fmt.sanitize(found.next_step), "label", note))
+        return head + line(Span(say(fmt.sanitize(snapshot.limit)), "label", note))
+    name = line(Span(say(fmt.sanitize(found.name)).upper(), "bright", note))
+    because = line("  ", Span(say(fmt.sanitize(found.because)), "text", note))
+    step = line(Span(": ", "label"), Span(say(fmt.sanitize(found.next_step)), "label", note))
     return pick(room, head + name + because + step, head + name + because, head + name)
 
 
@@ -73,9 +103,9 @@ def limit_note(found: Limit) -> str:
 
 def ticker(snapshot: Snapshot, cells: int) -> Line:
     """The latest events, newest first, as many as fit."""
-    spans: Line = line(Span(" events ", "title"))
+    spans: Line = line(Span(say(" events "), "title"))
     if not snapshot.events:
-        return fit(spans + line(Span("none yet", "faint")), cells)
+        return fit(spans + line(Span(say("none yet"), "faint")), cells)
     for event in reversed(snapshot.events):
         one = _event(event)
         if width(spans) + width(one) > cells - 1 and len(spans) > 1:
@@ -85,11 +115,11 @@ def ticker(snapshot: Snapshot, cells: int) -> Line:
 
 
 def _event(event: Event) -> Line:
-    mark = fmt.sanitize(event.mark, 1)
+    mark, text = fmt.sanitize(event.mark, 1), fmt.sanitize(event.text, 60)
     return line(
         Span(fmt.time_of_day(event.wall), "faint"),
         Span(f" {mark} ", "mark"),
-        Span(f"{fmt.sanitize(event.text, 60)}   ", "text"),
+        Span(f"{text if event.kind == 'marker' else say(text)}   ", "text"),
     )
 
 
@@ -98,14 +128,14 @@ def status(view: View, cells: int, rows: int) -> list[Line]:
     why nothing can be done."""
     del rows
     if view.status:
-        return [fit(line(" ", Span(fmt.sanitize(view.status), view.status_style)), cells)]
+        return [fit(line(" ", Span(say(fmt.sanitize(view.status)), view.status_style)), cells)]
     ill = (void(view.snapshot) or trouble(view.snapshot)) if view.snapshot is not None else ()
     if view.playing is not None:
         return [progress(view.playing, ill, cells)]
     if view.snapshot is None:
         return [fit((), cells)]
     if not ill and view.snapshot.read_only:
-        ill = line(Span(" read-only: ", "warn"), Span(fmt.sanitize(view.snapshot.read_only), "label"))
+        ill = line(Span(say(" read-only: "), "warn"), Span(say(fmt.sanitize(view.snapshot.read_only)), "label"))
     return [fit(ill, cells)]
 
 
@@ -115,7 +145,10 @@ def void(snapshot: Snapshot) -> Line:
     if not why:
         return ()
     return line(
-        " ", Span(" VOID ", "badge-warn"), Span(f" {why}", "warn"), Span(": trust no figures of people", "label")
+        " ",
+        Span(say(" VOID "), "badge-warn"),
+        Span(f" {say(why)}", "warn"),
+        Span(say(": trust no figures of people"), "label"),
     )
 
 
@@ -131,13 +164,16 @@ def trouble(snapshot: Snapshot) -> Line:
     for name, state in snapshot.sources.items():
         if state.ok and state.detail:
             parts += line(
-                Span(f" {fmt.sanitize(name, 30)}", "warn"), Span(f" ({fmt.sanitize(state.detail)})  ", "label")
+                Span(say(f" {fmt.sanitize(name, 30)}"), "warn"),
+                Span(f" ({say(fmt.sanitize(state.detail))})  ", "label"),
             )
         if state.ok or not expected.get(name, True):
             continue
         age = f", last read {fmt.span(state.age_s)} ago" if state.age_s is not None else ""
         detail = f" ({fmt.sanitize(state.detail)})" if state.detail else ""
-        parts += line(Span(f" {fmt.sanitize(name, 30)} does not answer", "warn"), Span(f"{age}{detail}  ", "label"))
+        parts += line(
+            Span(say(f" {fmt.sanitize(name, 30)} does not answer"), "warn"), Span(say(f"{age}{detail}  "), "label")
+        )
     return parts
 
 
@@ -176,12 +212,12 @@ def _rank(hint: KeyHint) -> int:
 
 
 def _roomy(hint: KeyHint) -> tuple[str, str, str]:
-    return f" {hint.key} ", hint.label, "  "
+    return f" {hint.key} ", say(hint.label), "  "
 
 
 def _close(hint: KeyHint) -> tuple[str, str, str]:
-    return f" {hint.key} ", hint.label.split()[0], " "
+    return f" {hint.key} ", say(hint.label).split()[0], " "
 
 
 def _compact(hint: KeyHint) -> tuple[str, str, str]:
-    return hint.key, hint.label.split()[0], " "
+    return hint.key, say(hint.label).split()[0], " "

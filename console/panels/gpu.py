@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from console import format as fmt
 from console import raster
-from console.ink import Line, Span, fit, frame, line, pick, wrap
+from console.ink import Line, Span, fit, frame, line, pick, width, wrap
 from console.panels.batch import course
 from console.view import View, figure
+from console.words import say
 from server.telemetry.snapshot import Engine, Gpu, Host, Snapshot, Value
 
 MFU_NOTE = "the engine's estimate of its floating point work, against the device's peak"
@@ -23,12 +24,14 @@ def gpu(view: View, cells: int, rows: int) -> list[Line]:
     device = snapshot.device
     if device is None:
         note = fmt.sanitize(snapshot.gpu_note) or "no GPU reading yet"
-        body = wrap(note, inner, "label")[:2]
+        body = wrap(say(note), inner, "label")[:2]
         if body_rows >= 8:
             body.append(())
         body += _host(snapshot.host, inner)
         title = pick(
-            cells - 8, line(Span("no GPU here: the CPU instead", "title")), line(Span("no GPU: the CPU", "title"))
+            cells - 8,
+            line(Span(say("no GPU here: the CPU instead"), "title")),
+            line(Span(say("no GPU: the CPU"), "title")),
         )
         return frame(title, body[:body_rows], cells, rows)
     body = _device(device, snapshot.engine, inner, body_rows)
@@ -41,10 +44,10 @@ def gpu(view: View, cells: int, rows: int) -> list[Line]:
     title = pick(
         cells - 8,
         line(
-            Span("GPU: busy is not work", "title"),
-            Span(f"  {device.index + 1} of {len(snapshot.gpus)}" if len(snapshot.gpus) > 1 else "", "label"),
+            Span(say("GPU: busy is not work"), "title"),
+            Span(say(f"  {device.index + 1} of {len(snapshot.gpus)}" if len(snapshot.gpus) > 1 else ""), "label"),
         ),
-        line(Span("GPU", "title")),
+        line(Span(say("GPU"), "title")),
     )
     return frame(title, body[:body_rows], cells, rows)
 
@@ -70,15 +73,15 @@ def _device(device: Gpu, engine: Engine, room: int, rows: int) -> list[Line]:
         why = fmt.sanitize(device.tensor.why or device.gpm_note)
         add(
             11,
-            fit(line(Span(f"tensor, {memory_name(device)}, SM active ", "label")) + unread, room),
-            *wrap(why, room, "faint")[:2],
+            fit(line(Span(say(f"tensor, {memory_name(device)}, SM active "), "label")) + unread, room),
+            *wrap(say(why), room, "faint")[:2],
         )
     add(3, _meter("NVML busy", device.busy, room, "over", "a kernel ran at all: busy is not work"))
     short, rest = meaning(device, engine)
     if short:
-        add(8, *(wrap(short + rest, room, "text")[:2] if rows >= 12 else [fit(line(short), room)]))
+        add(8, *(wrap(say(short + rest), room, "text")[:2] if rows >= 12 else [fit(line(say(short)), room)]))
     if device.mig:
-        add(4, *wrap("cut into MIG instances: the figures are the whole card's", room, "warn")[:2])
+        add(4, *wrap(say("cut into MIG instances: the figures are the whole card's"), room, "warn")[:2])
     add(15, ())
     add(7, _memory(device, room))
     others = fmt.known(device.others_bytes.v)
@@ -88,7 +91,7 @@ def _device(device: Gpu, engine: Engine, room: int, rows: int) -> list[Line]:
     if fmt.known(device.sm_clock_mhz.v) is not None or fmt.known(device.temp_c.v) is not None:
         add(9, _clock(device, room))
     if device.slowed_by:
-        add(9, fit(line(Span(f"held down by {fmt.sanitize(' and '.join(device.slowed_by))}", "warn")), room))
+        add(9, fit(line(Span(say(f"held down by {fmt.sanitize(' and '.join(device.slowed_by))}"), "warn")), room))
     energy = fmt.known(device.energy_per_token_j.v)
     if energy is not None:
         add(10, _amount("energy", device.energy_per_token_j, room, *_energy(energy)))
@@ -149,7 +152,9 @@ def _others(device: Gpu, others: float, room: int) -> Line:
     names = dict.fromkeys(fmt.sanitize(p.name, 20) or f"process {p.pid}" for p in device.processes if not p.engines)
     whose = f": {', '.join(names)}" if names else ""
     texts = (f"others hold {fmt.size(others)}{whose}", f"others {fmt.size(others)}")
-    return pick(room, *(line(Span(text, "warn", "memory of processes that are not the engine's")) for text in texts))
+    return pick(
+        room, *(line(Span(say(text), "warn", "memory of processes that are not the engine's")) for text in texts)
+    )
 
 
 def _power(device: Gpu, room: int) -> Line:
@@ -176,13 +181,13 @@ def _energy(joules: float) -> tuple[str, ...]:
 
 
 def _other(device: Gpu, room: int) -> Line:
-    parts = line(Span(f"GPU {device.index}  ", "label"))
+    parts = line(Span(say(f"GPU {device.index}  "), "label"))
     work = (("tensor ", device.tensor), ("HBM ", device.dram))
     for label, value in (
         *(work if has_gpm(device) else (("MFU ", device.mfu), ("MBU ", device.mbu))),
         ("busy ", device.busy),
     ):
-        parts += line(Span(label, "faint")) + figure(value, fmt.share(value.v)) + line("  ")
+        parts += line(Span(say(label), "faint")) + figure(value, fmt.share(value.v)) + line("  ")
     return fit(parts, room)
 
 
@@ -190,11 +195,11 @@ def _meter(label: str, value: Value, room: int, style: str, note: str) -> Line:
     amount = fmt.known(value.v)
     shown = figure(value, f"{fmt.share(amount):>6}", note=note)
     if amount is None:
-        return fit(line(Span(f"{label:<10}", "label", note)) + line(Span("     ")) + shown, room)
+        return fit(line(Span(f"{say(label, 9):<10}", "label", note)) + line(Span("     ")) + shown, room)
     stale = fmt.age(value.age_s)
-    filled, rest = raster.bar(amount, max(2, room - 18 - len(stale)))
+    filled, rest = raster.bar(amount, max(2, room - 12 - width(shown)))
     return (
-        line(Span(f"{label:<10}", "label", note))
+        line(Span(f"{say(label, 9):<10}", "label", note))
         + shown
         + line("  ", Span(filled, "stale" if stale else style), Span(rest, "frame"))
     )
@@ -202,7 +207,9 @@ def _meter(label: str, value: Value, room: int, style: str, note: str) -> Line:
 
 def _amount(label: str, value: Value, room: int, *texts: str, note: str = "") -> Line:
     """The first of the texts that fits."""
-    return pick(room, *(line(Span(f"{label:<12}", "label")) + figure(value, text, note=note) for text in texts))
+    return pick(
+        room, *(line(Span(f"{say(label, 11):<12}", "label")) + figure(value, say(text), note=note) for text in texts)
+    )
 
 
 def _host(host: Host, room: int) -> list[Line]:
@@ -216,14 +223,14 @@ def _host(host: Host, room: int) -> list[Line]:
         ("stack", host.stack_cpu_cores),
     ):
         amount = fmt.known(value.v)
-        filled, rest = raster.bar(None if amount is None else amount / cores, max(2, room - 18))
         shown = figure(value, f"{'—' if amount is None else f'{amount:.2f}':>6}", note="in cores")
+        filled, rest = raster.bar(None if amount is None else amount / cores, max(2, room - 12 - max(6, width(shown))))
         lines.append(
-            line(Span(f"{label:<10}", "label")) + shown + line("  ", Span(filled, "work"), Span(rest, "frame"))
+            line(Span(f"{say(label, 9):<10}", "label")) + shown + line("  ", Span(filled, "work"), Span(rest, "frame"))
         )
     everything = figure(host.cpu_share, fmt.share(host.cpu_share.v))
-    lines.append(fit(line(Span(f"cores of {host.cores}: all busy ", "label")) + everything, room))
+    lines.append(fit(line(Span(say(f"cores of {host.cores}: all busy "), "label")) + everything, room))
     free, total = host.mem_available_bytes, fmt.known(host.mem_total_bytes.v)
-    memory = line(Span("memory ", "label")) + figure(free, fmt.size(free.v)) + line(Span(" free", "label"))
-    lines.append(pick(room, memory + line(Span(f" of {fmt.size(total)}", "label")), memory))
+    memory = line(Span(say("memory "), "label")) + figure(free, fmt.size(free.v)) + line(Span(say(" free"), "label"))
+    lines.append(pick(room, memory + line(Span(say(f" of {fmt.size(total)}"), "label")), memory))
     return lines

@@ -9,6 +9,7 @@ from console.panels.faults import clause
 from console.panels.letters import tall
 from console.panels.progress import replaying
 from console.view import View
+from console.words import say
 from server.telemetry.snapshot import Snapshot
 
 FAULT_CELLS = 52
@@ -38,14 +39,16 @@ def header(view: View, cells: int, rows: int) -> list[Line]:
         badge = "badge-warn"
     if rows < 3 or cells < 70:
         right = line(Span(f" {shown} ", badge)) if shown else ()
-        left = line(" ") + (_model(snapshot, brand=False) if snapshot else line(Span("spark-serve", "brand")))
+        left = line(" ") + (_model(snapshot, brand=False) if snapshot else line(Span(say("spark-serve"), "brand")))
         state = _state(view, brief=True)
         return [between(left, (*state, *line("  "), *right), cells), _second(view, cells)][:rows]
     letters = tall(shown)
     block = [line(Span(f"  {row}  ", badge)) for row in letters] if shown else [(), (), ()]
     room = cells - width(block[0]) - 2
     first = between(
-        line(" ", Span("spark-serve", "brand"), "  ") + (_model(snapshot, brand=True) if snapshot else ()), (), room
+        line(" ", Span(say("spark-serve"), "brand"), "  ") + (_model(snapshot, brand=True) if snapshot else ()),
+        (),
+        room,
     )
     second = fit(line(" ") + _state(view, brief=False), room)
     third = _second(view, room)
@@ -55,7 +58,7 @@ def header(view: View, cells: int, rows: int) -> list[Line]:
 def _model(snapshot: Snapshot, *, brand: bool) -> Line:
     engine = snapshot.engine
     if not engine.model:
-        return line(Span("no model yet", "label"))
+        return line(Span(say("no model yet"), "label"))
     kind = {"shape": " shape · random weights", "attached": " · attached"}.get(engine.model_kind, "")
     if engine.attached and engine.model_kind != "attached":
         kind += " · attached"
@@ -67,7 +70,7 @@ def _model(snapshot: Snapshot, *, brand: bool) -> Line:
         device = device.replace(" 80GB HBM3", "").replace("GeForce ", "")
     rest = "".join(f" · {part}" for part in (device, version) if part)
     return line(
-        Span(fmt.sanitize(engine.model), "bright"), Span(kind, "warn" if kind else "label"), Span(rest, "label")
+        Span(fmt.sanitize(engine.model), "bright"), Span(say(kind), "warn" if kind else "label"), Span(rest, "label")
     )
 
 
@@ -77,7 +80,7 @@ def _state(view: View, *, brief: bool) -> Line:
     if view.frozen_s is not None:
         link = line(
             Span(
-                f" FROZEN {fmt.span(view.frozen_s)} ",
+                say(f" FROZEN {fmt.span(view.frozen_s)} "),
                 "frozen",
                 "The display stands still, collecting goes on; space goes on.",
                 "freeze",
@@ -86,32 +89,40 @@ def _state(view: View, *, brief: bool) -> Line:
     elif view.playing is not None and view.link != "lost":
         link = replaying(view.playing)
     elif view.link == "lost":
-        link = line(Span(f"○ lost {fmt.span(view.lost_s)} ago", "warn", view.lost_reason))
+        link = line(Span(say(f"○ lost {fmt.span(view.lost_s)} ago"), "warn", view.lost_reason))
     elif view.link == "live":
-        link = line(Span("● live", "live"))
+        link = line(Span(say("● live"), "live"))
     elif view.link == "connecting":
-        link = line(Span("◌ connecting", "label"))
+        link = line(Span(say("◌ connecting"), "label"))
     elif view.link == "ended":
-        link = line(Span("■ replay, at its end", "label"))
+        link = line(Span(say("■ replay, at its end"), "label"))
     else:
-        link = line(Span("▶ replay" if view.link == "replay" else "SCRIPTED", "warn"))
+        link = line(Span(say("▶ replay" if view.link == "replay" else "SCRIPTED"), "warn"))
+    if view.baseline is not None:
+        link += line(
+            Span(f"  vs {fmt.sanitize(view.baseline.name, 40)}", "change", "the baseline; z lets it go", "baseline")
+        )
+    if view.words == "plain":
+        link += line(
+            Span("  plain words", "mark", "n: the field's terms again", "words"), Span(" n", "label", "", "words")
+        )
     if snapshot is None:
         return link
     parts = link + line(Span(f"  {fmt.clock(snapshot.uptime_s)}", "label", "how long the stack has been up"))
     if snapshot.people.void:
-        parts += line("  ", Span(" VOID ", "badge-warn", fmt.sanitize(snapshot.people.void)))
+        parts += line("  ", Span(say(" VOID "), "badge-warn", fmt.sanitize(snapshot.people.void)))
     if snapshot.recording_s is not None:
         parts += line(
-            Span("  ● REC ", "rec", "a click ends the recording", "record"),
+            Span(say("  ● REC "), "rec", "a click ends the recording", "record"),
             Span(fmt.clock(snapshot.recording_s), "label"),
         )
     if not brief:
         if snapshot.read_only:
-            parts += line(Span("   read-only", "warn", fmt.sanitize(snapshot.read_only)))
+            parts += line(Span(say("   read-only"), "warn", fmt.sanitize(snapshot.read_only)))
         if view.title_note:
             parts += line(Span(f"   {fmt.sanitize(view.title_note)}", "label"))
     elif snapshot.read_only:
-        parts += line(Span("  read-only", "warn", fmt.sanitize(snapshot.read_only)))
+        parts += line(Span(say("  read-only"), "warn", fmt.sanitize(snapshot.read_only)))
     return parts
 
 
@@ -119,15 +130,15 @@ def reason(view: View) -> Line:
     """The verdict's reason in one clause, with who is out there."""
     snapshot = view.snapshot
     if view.link == "lost":
-        return line(Span(fmt.sanitize(view.lost_reason), "warn"))
+        return line(Span(say(fmt.sanitize(view.lost_reason)), "warn"))
     if snapshot is None:
-        return line(Span("waiting for the first figures", "label"))
+        return line(Span(say("waiting for the first figures"), "label"))
     verdict = snapshot.verdict
-    parts: Line = line(Span(fmt.sanitize(verdict.reason) or _plain_reason(snapshot), "text"))
+    parts: Line = line(Span(say(fmt.sanitize(verdict.reason) or _plain_reason(snapshot)), "text"))
     if late := no_step(snapshot):
-        parts = line(Span(late, "warn", "/health may be green all the same"), "   ") + parts
+        parts = line(Span(say(late), "warn", "/health may be green all the same"), "   ") + parts
     if verdict.since_s >= 1:
-        parts += line(Span(f"   for {fmt.span(verdict.since_s)}", "label"))
+        parts += line(Span(say(f"   for {fmt.span(verdict.since_s)}"), "label"))
     return parts
 
 
@@ -147,7 +158,7 @@ def comparing(view: View) -> Line:
         return ()
     run = f" {progress.runs} of {progress.runs_planned} runs" if progress.runs_planned else ""
     return line(
-        Span("comparing policies", "text", fmt.sanitize(progress.message)),
+        Span(say("comparing policies"), "text", fmt.sanitize(progress.message)),
         Span(run, "label", "`spark-serve compare --list` has the earlier ones"),
     )
 
@@ -159,14 +170,14 @@ def capacity(view: View) -> Line:
         return ()
     answer = progress.answer
     if answer is None:
-        return line(Span("searching for the capacity", "label", "5 shows how far it is"))
+        return line(Span(say("searching for the capacity"), "label", "5 shows how far it is"))
     if not answer.resolved or answer.best is None:
         return ()
     band = "" if answer.low is None or answer.high is None else f" ({answer.low:.0f} to {answer.high:.0f})"
     note = f"{fmt.share(progress.question.attainment)} of requests good; {progress.question.mix}"
     return line(
-        Span("serves ", "label"),
-        Span(f"{answer.best:.0f} people", "bright", fmt.sanitize(note)),
+        Span(say("serves "), "label"),
+        Span(say(f"{answer.best:.0f} people"), "bright", fmt.sanitize(note)),
         Span(band, "label", "90 % interval"),
     )
 
@@ -188,4 +199,4 @@ def small(view: View, cells: int, rows: int) -> list[Line]:
     """All that a terminal gets that is too small for the picture."""
     del view
     text = f"{cells} x {rows} is too small: the cockpit needs 60 x 16."
-    return [fit(pick(cells, line(Span(text, "warn")), line(Span("too small: 60 x 16", "warn"))), cells)]
+    return [fit(pick(cells, line(Span(text, "warn")), line(Span(say("too small: 60 x 16"), "warn"))), cells)]

@@ -8,6 +8,7 @@ from console import endings
 from console import format as fmt
 from console.ink import Line, Span, cut, fit, frame, line, width
 from console.view import View
+from console.words import say
 from server.gateway.records import FlyingRequest, QueuedRequest
 from server.telemetry.snapshot import Queue, Snapshot
 
@@ -27,7 +28,7 @@ def waiting(view: View, cells: int, rows: int) -> list[Line]:
         each = _each(inner)
         body = _columns([_queued(queued, each) for queued in queue.first], inner, rows - 2)
         if not queue.first:
-            body = [line(Span(_nobody(queue), "label"))]
+            body = [line(Span(say(_nobody(queue)), "label"))]
         return frame(_depth(queue, brief=False), body, cells, rows)
     spans = line(" ") + _depth(queue, brief=cells < WIDE_FROM)
     told = [_queued_briefly(queued) for queued in queue.first]
@@ -48,7 +49,7 @@ def in_flight(view: View, cells: int, rows: int) -> list[Line]:
     flying = _flying(snapshot)
     body = _columns([_flight(one, snapshot.at, _each(inner)) for one in flying], inner, rows - 2)
     if not flying:
-        body = [line(Span("nothing is in flight" if snapshot.queue.in_flight.v == 0 else "not told yet", "label"))]
+        body = [line(Span(say("nothing is in flight" if snapshot.queue.in_flight.v == 0 else "not told yet"), "label"))]
     return frame(_flights(snapshot.queue), body, cells, rows)
 
 
@@ -67,15 +68,15 @@ def _columns(told: Sequence[Line], inner: int, rows: int) -> list[Line]:
 
 
 def _depth(queue: Queue, *, brief: bool) -> Line:
-    spans = line(Span("waiting now", "title"))
+    spans = line(Span(say("waiting now"), "title"))
     depth = fmt.known(queue.depth.v)
     if depth is None:
         return spans + line(Span(f"  {fmt.ABSENT_TEXT}", "absent", fmt.sanitize(queue.depth.why) or "not known"))
     spans += line(Span(f"  {fmt.count(depth)}", "figure"))
     if depth and not brief:
-        what = endings.WAITED_FOR.get(queue.why, fmt.sanitize(queue.why, 30))
-        spans += line(Span(f"  {fmt.sanitize(queue.policy, 30)}", "label"))
-        spans += line(Span(f", for {what}" if what else "", "label"))
+        what = say(endings.WAITED_FOR.get(queue.why, fmt.sanitize(queue.why, 30)))
+        spans += line(Span(say(f"  {fmt.sanitize(queue.policy, 30)}"), "label"))
+        spans += line(Span(say(f", for {what}" if what else ""), "label"))
     stale = fmt.age(queue.first_age_s or 0.0)
     return spans + line(Span(stale if queue.first else "", "stale"))
 
@@ -113,12 +114,12 @@ def _asked(queued: QueuedRequest) -> str:
 
 
 def _flights(queue: Queue) -> Line:
-    spans = line(Span("in flight", "title"))
+    spans = line(Span(say("in flight"), "title"))
     flying = fmt.known(queue.in_flight.v)
     if flying is None:
         return spans + line(Span(f"  {fmt.ABSENT_TEXT}", "absent", fmt.sanitize(queue.in_flight.why) or "not known"))
     return spans + line(
-        Span(f"  {fmt.count(flying)}", "figure"), Span("  oldest first" if queue.flying else "", "label")
+        Span(f"  {fmt.count(flying)}", "figure"), Span(say("  oldest first" if queue.flying else ""), "label")
     )
 
 
@@ -133,7 +134,7 @@ def _flight(flying: FlyingRequest, at: float, cells: int) -> Line:
     told = line(
         Span(f"{_for(at - flying.admitted):>7}", "text", "since it was admitted"),
         Span(f" {cut(_user(flying.user), 13):<13}", "text", fmt.sanitize(flying.request_id, 80)),
-        Span(f" {what:<14}", style),
+        Span(f" {say(what, 14):<14}", style),
     )
     return told + _id(flying.request_id, cells - width(told) - 2)
 
@@ -141,7 +142,7 @@ def _flight(flying: FlyingRequest, at: float, cells: int) -> Line:
 def _flying_briefly(flying: FlyingRequest, at: float) -> Line:
     what, style = _doing(flying, at)
     who = f"{_for(at - flying.admitted)} {cut(_user(flying.user), 12)}"
-    return line(Span(who, "text", fmt.sanitize(flying.request_id, 80)), Span(f" {what}", style))
+    return line(Span(who, "text", fmt.sanitize(flying.request_id, 80)), Span(f" {say(what)}", style))
 
 
 def _doing(flying: FlyingRequest, at: float) -> tuple[str, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from console import format as fmt
+from console.baseline import change
 from console.ink import Line, Span, beside, between, fit, frame, line, pick, width
 from console.panels.feel import chart, goodput, table
 from console.view import View, figure, quantile_note
+from console.words import say
 from server.telemetry.snapshot import Feel, People, Quantiles
 
 MISSES = {"ttft": "TTFT", "tpot": "TPOT", "refused": "refused", "error": "errors", "left": "left"}
@@ -16,7 +18,9 @@ def measured(view: View, cells: int, rows: int) -> list[Line]:
     shown = view.snapshot.feel if view.snapshot else Feel()
     if rows < 6:
         return _brief(shown, cells)[:rows]
-    title = line(Span("what people feel", "title"), Span(f", last {fmt.span(shown.ttft_s.window_s)}", "label"))
+    title = line(
+        Span(say("what people feel"), "title"), Span(say(f", last {fmt.span(shown.ttft_s.window_s)}"), "label")
+    )
     inner = cells - 4
     facts = _facts(shown)
     if inner >= 100:
@@ -32,28 +36,30 @@ def measured(view: View, cells: int, rows: int) -> list[Line]:
 def _facts(shown: Feel) -> list[Line]:
     fluid = figure(shown.fluidity, fmt.share(shown.fluidity.v))
     rows = [
-        ("fluidity", fluid + line(Span(" of token deadlines met", "label"))),
-        ("misses", misses(shown.misses) or line(Span("none" if shown.ttft_s.n else fmt.ABSENT_TEXT, "label"))),
-        ("TTFT here", _mean(shown.ttft_s) + line(Span(" mean, seen by people", "label"))),
-        ("at the server", _server(shown) + line(Span(" mean, as the engine counts", "label"))),
-        ("the gap", _gap(shown) + line(Span(" before the engine has it", "label"))),
+        ("fluidity", fluid + line(Span(say(" of token deadlines met"), "label"))),
+        ("misses", misses(shown.misses) or line(Span(say("none" if shown.ttft_s.n else fmt.ABSENT_TEXT), "label"))),
+        ("TTFT here", _mean(shown.ttft_s) + line(Span(say(" mean, seen by people"), "label"))),
+        ("at the server", _server(shown) + line(Span(say(" mean, as the engine counts"), "label"))),
+        ("the gap", _gap(shown) + line(Span(say(" before the engine has it"), "label"))),
     ]
-    return [line(Span(f"{label:<14}", "label")) + value for label, value in rows]
+    return [line(Span(f"{say(label, 13):<14}", "label")) + value for label, value in rows]
 
 
 def _brief(shown: Feel, cells: int) -> list[Line]:
     first: Line = line(" ")
     for label, quantiles in (("TTFT", shown.ttft_s), ("TPOT", shown.tpot_s)):
         note = quantile_note(quantiles)
-        first += line(Span(f"{label} ", "label", note))
+        first += line(Span(f"{say(label, 6)} ", "label", note))
         for name, value in (("p50", quantiles.p50), ("p95", quantiles.p95)):
             style = "absent" if fmt.known(value) is None else "figure"
-            first += line(Span(f"{name} ", "faint"), Span(fmt.seconds(value) + "  ", style, note))
-    first += line(Span(f"n={fmt.short_count(shown.ttft_s.n)}", "label"))
-    second = line(Span(" server's TTFT ", "label")) + _server(shown) + line(Span(" + gap ", "label")) + _gap(shown)
-    second += line(Span("  fluid ", "label")) + figure(shown.fluidity, fmt.share(shown.fluidity.v))
+            first += line(Span(f"{say(name, 3)} ", "faint"), Span(fmt.seconds(value) + "  ", style, note))
+    first += line(Span(f"{say('n=')}{fmt.short_count(shown.ttft_s.n)}", "label"))
+    second = (
+        line(Span(say(" server's TTFT "), "label")) + _server(shown) + line(Span(say(" + gap "), "label")) + _gap(shown)
+    )
+    second += line(Span(say("  fluid "), "label")) + figure(shown.fluidity, fmt.share(shown.fluidity.v))
     if shown.misses:
-        second += line(Span("  misses ", "label"))
+        second += line(Span(say("  misses "), "label"))
         second += misses(shown.misses, cells - width(second))
     return [between(first, goodput(shown)[:2] + line(" "), cells), fit(second, cells)]
 
@@ -62,7 +68,7 @@ def misses(counts: dict[str, int], cells: int = 80) -> Line:
     """Why requests were not good, the commonest first and as many as fit whole; nothing when all were."""
     spans: Line = ()
     for kind, count in sorted(counts.items(), key=lambda entry: -entry[1]):
-        name = MISSES.get(kind, fmt.sanitize(kind, 20))
+        name = say(MISSES.get(kind, fmt.sanitize(kind, 20)), 9)
         one = line(Span("  " if spans else ""), Span(f"{name} ", "label"), Span(fmt.count(count), "warn"))
         if count and width(spans) + width(one) <= cells:
             spans += one
@@ -71,7 +77,8 @@ def misses(counts: dict[str, int], cells: int = 80) -> Line:
 
 def _mean(quantiles: Quantiles) -> Line:
     style = "absent" if fmt.known(quantiles.mean) is None else "figure"
-    return line(Span(fmt.seconds(quantiles.mean), style, quantile_note(quantiles)))
+    text = fmt.seconds(quantiles.mean)
+    return line(Span(text, style, quantile_note(quantiles)), *change(quantiles, text, lambda found: found.mean))
 
 
 def _server(shown: Feel) -> Line:
@@ -89,42 +96,42 @@ def generator(view: View, cells: int, rows: int) -> list[Line]:
     why = fmt.sanitize(people.void)
     inner = cells - 4 if framed else cells - 2
     if people.mode == "none" and not people.workers:
-        check: Line = line(Span("no load generator runs", "label"))
+        check: Line = line(Span(say("no load generator runs"), "label"))
         brief = check
         end: Line = ()
     else:
         brief = _checks(people, wide=False)
         check = pick(inner - 10, _checks(people, wide=True), brief)
-        end = line(Span("figures hold ✓", "good", "in the latest intervals"))
+        end = line(Span(say("figures hold ✓"), "good", "in the latest intervals"))
     if why:
-        badge = line(Span(" VOID ", "badge-warn", why), "  ")
-        reason = line(Span(why, "warn"), "  ")
+        badge = line(Span(say(" VOID "), "badge-warn", why), "  ")
+        reason = line(Span(say(why), "warn"), "  ")
         body = [pick(inner, badge + reason + check, badge + reason + brief, badge + check)]
     else:
         end = pick(inner - width(check) - 1, end, end[-1:] and line(Span("✓", "good", "figures hold")), ())
         body = [between(check, end, inner)]
     if not framed:
         return [fit(line(" ") + body[0], cells)]
-    return frame(line(Span("the load generator, which measures this", "title")), body, cells, rows)
+    return frame(line(Span(say("the load generator, which measures this"), "title")), body, cells, rows)
 
 
 def _checks(people: People, *, wide: bool) -> Line:
     """Each figure that would give the generator away."""
     workers = f"{people.workers} worker" + ("" if people.workers == 1 else "s")
-    spans = line(Span(workers, "label"))
+    spans = line(Span(say(workers), "label"))
     readings = (
         ("clock", "its clock late by", people.loop_lag_ms, "the event loop woke so much later than it meant to"),
         ("start", "requests begun late by", people.start_lag_ms, "from meaning to begin a request to having begun it"),
         ("send", "sent after", people.send_lag_ms, "connecting, and the first byte out"),
     )
     for brief, full, value, note in readings:
-        spans += line(Span(f"  {full if wide else brief} ", "label", note))
+        spans += line(Span(say(f"  {full if wide else brief} "), "label", note))
         spans += figure(value, fmt.seconds(None if value.v is None else value.v / 1000), note=note)
-    spans += line(Span("  CPU ", "label", "of one core, the busiest worker")) + figure(
+    spans += line(Span(say("  CPU "), "label", "of one core, the busiest worker")) + figure(
         people.cpu_share, fmt.share(people.cpu_share.v)
     )
     sent, asked = people.sent_per_s, people.rate_asked_per_s
-    spans += line(Span("  began " if wide else "  ", "label")) + figure(sent, fmt.rate(sent.v))
+    spans += line(Span(say("  began " if wide else "  "), "label")) + figure(sent, fmt.rate(sent.v))
     if people.mode == "open":
-        spans += line(Span(" of ", "label")) + figure(asked, fmt.rate(asked.v))
-    return spans + line(Span("/s asked" if people.mode == "open" else "/s", "label"))
+        spans += line(Span(say(" of "), "label")) + figure(asked, fmt.rate(asked.v))
+    return spans + line(Span(say("/s asked" if people.mode == "open" else "/s"), "label"))

@@ -8,6 +8,7 @@ from console.panels.queue import blocked, limit_words
 from console.panels.rules import LABELS, Said, knob_said, knob_says, rule_said, rule_says, why_idle
 from console.rules import KNOBS, NOT_OURS, RULES, UNKNOWN, drafted, in_play, tuned, wont_start
 from console.view import View
+from console.words import say
 from server.config import EngineKnobs
 from server.gateway.policy import Policy, PolicyChange
 from server.telemetry.snapshot import Snapshot
@@ -23,9 +24,9 @@ def policy_panel(view: View, cells: int, height: int) -> list[Line]:
     snapshot, inner = view.snapshot or Snapshot(seq=0, at=0.0, wall=0.0), cells - 4
     policy = drafted(snapshot, view.draft)
     beside = inner >= SENTENCES_FROM
-    title = line(Span("queue policy", "title"))
+    title = line(Span(say("queue policy"), "title"))
     if policy is None:
-        body = [line(Span(UNKNOWN, "absent"))]
+        body = [line(Span(say(UNKNOWN), "absent"))]
         return frame(title, body, cells, height, right=_keys(inner))
     knobs = tuned(snapshot.engine, view.draft)
     known = [row for row in RULES if beside or in_play(policy, row)]
@@ -53,8 +54,8 @@ def _standing(snapshot: Snapshot, room: int) -> Line:
     now = f"   {fmt.count(waiting)} waiting" if waiting is not None else ""
     limit = limit_words(queue)[0]
     crowd = line(Span(now, "warn" if waiting else "label"))
-    said = [line(Span(now, "warn" if waiting else "label"), Span(f", {word}", "label")) for word in words]
-    return pick(room, *(line(Span(f"   {limit}", "label")) + one for one in said if limit), *said, crowd, ())
+    said = [line(Span(say(now), "warn" if waiting else "label"), Span(say(f", {word}"), "label")) for word in words]
+    return pick(room, *(line(Span(say(f"   {limit}"), "label")) + one for one in said if limit), *said, crowd, ())
 
 
 def _keys(room: int) -> Line:
@@ -73,10 +74,10 @@ def _rule(view: View, snapshot: Snapshot, policy: Policy, row: str, *, beside: b
     played = in_play(policy, row)
     label = _label(view, row, pending=pending, on=played and not view.greyed)
     if not played:
-        return label + line(Span(f"  {fmt.ABSENT_TEXT}", "absent"), Span(f"   {why_idle(row)}", "faint"))
+        return label + line(Span(f"  {fmt.ABSENT_TEXT}", "absent"), Span(say(f"   {why_idle(row)}"), "faint"))
     value = _value(view, row, rule_said(policy, snapshot.engine, row), pending=pending, on=not view.greyed)
     sentence, style = rule_says(policy, snapshot.engine, row)
-    return label + value + (line(Span(sentence, style)) if beside else ())
+    return label + value + (line(Span(say(sentence), style)) if beside else ())
 
 
 def _knob(view: View, snapshot: Snapshot, knobs: EngineKnobs, policy: Policy, row: str, *, beside: bool) -> Line:
@@ -85,7 +86,7 @@ def _knob(view: View, snapshot: Snapshot, knobs: EngineKnobs, policy: Policy, ro
     label = _label(view, row, pending=pending, on=on)
     value = _value(view, row, (knob_said(snapshot.engine, knobs, row),), pending=pending, on=on)
     sentence, style = knob_says(knobs, policy, row)
-    return label + value + (line(Span(sentence, style)) if beside else ())
+    return label + value + (line(Span(say(sentence), style)) if beside else ())
 
 
 def _label(view: View, row: str, *, pending: bool, on: bool) -> Line:
@@ -96,7 +97,7 @@ def _label(view: View, row: str, *, pending: bool, on: bool) -> Line:
         Span(mark, "bright"),
         Span("•" if pending else " ", "mark", "changed here and not taken yet"),
         Span(
-            f"{LABELS[row]:<{LABEL_CELLS - 2}}",
+            f"{say(LABELS[row], LABEL_CELLS - 3):<{LABEL_CELLS - 2}}",
             ("bright" if chosen else "label") if on else "key-off",
             flag,
             f"screen.point('{row}')",
@@ -107,6 +108,7 @@ def _label(view: View, row: str, *, pending: bool, on: bool) -> Line:
 def _value(view: View, row: str, said: Said, *, pending: bool, on: bool) -> Line:
     chosen = view.chosen == row and on
     style = "mark" if pending else "figure" if on else "key-off"
+    said = tuple(map(say, said))
     text = next((one for one in said if text_width(one) <= VALUE_CELLS - 6), said[-1])
     left = Span("◂ " if chosen else "  ", "key-label", "", "screen.change(-1)" if chosen else "")
     right = Span(" ▸" if chosen else "", "key-label", "", "screen.change(1)" if chosen else "")
@@ -120,10 +122,10 @@ def _is_pending(change: PolicyChange, row: str) -> bool:
 
 
 def _heading(snapshot: Snapshot, inner: int) -> Line:
-    long = "the engine's own scheduling: it restarts for a change "
-    text = pick(inner - 8, line(Span(long, "label")), line(Span("the engine's own: it restarts ", "label")))
+    long = say("the engine's own scheduling: it restarts for a change ")
+    text = pick(inner - 8, line(Span(long, "label")), line(Span(say("the engine's own: it restarts "), "label")))
     why = f"  {NOT_OURS}" if snapshot.engine.attached else ""
-    note = pick(inner - width(text) - 4, line(Span(why, "faint")), ())
+    note = pick(inner - width(text) - 4, line(Span(say(why), "faint")), ())
     return (
         line(Span("── ", "frame"))
         + text
@@ -144,29 +146,34 @@ def _foot(
             if view.chosen in KNOBS
             else rule_says(policy, snapshot.engine, view.chosen)
         )
-        said = wrap(text, inner, style)[:2]
+        said = wrap(say(text), inner, style)[:2]
         said = [*[()] * (2 - len(said)), *said]
     return [*said, _last(view, snapshot, knobs, inner)]
 
 
 def _last(view: View, snapshot: Snapshot, knobs: EngineKnobs, inner: int) -> Line:
     if view.greyed:
-        return line(Span("read-only: ", "warn"), Span(fmt.sanitize(view.greyed), "label"))
+        return line(Span(say("read-only: "), "warn"), Span(say(fmt.sanitize(view.greyed)), "label"))
     if view.status:
-        return line(Span(cut(fmt.sanitize(view.status), inner), view.status_style))
+        return line(Span(cut(say(fmt.sanitize(view.status)), inner), view.status_style))
     change, turned = view.draft.policy.in_words(), view.draft.knobs.in_words()
     if view.chosen in KNOBS and turned:
         if ill := wont_start(snapshot.engine, knobs):
-            return line(Span(ill, "bad"))
+            return line(Span(say(ill), "bad"))
         return line(
-            Span(" enter ", "key"), Span(" restarts the engine, after asking, with ", "label"), Span(turned, "mark")
+            Span(say(" enter "), "key"),
+            Span(say(" restarts the engine, after asking, with "), "label"),
+            Span(say(turned), "mark"),
         )
     if change:
-        return line(Span(" enter ", "key"), Span(" takes: ", "label"), Span(change, "mark"))
+        return line(Span(say(" enter "), "key"), Span(say(" takes: "), "label"), Span(say(change), "mark"))
     if turned:
-        return line(Span("enter on one of the engine's rows restarts it with ", "label"), Span(turned, "mark"))
+        return line(
+            Span(say("enter on one of the engine's rows restarts it with "), "label"), Span(say(turned), "mark")
+        )
     return line(
         Span(
-            "Nothing is changed yet. A change holds at once, begins nobody's wait anew, and marks the charts.", "faint"
+            say("Nothing is changed yet. A change holds at once, begins nobody's wait anew, and marks the charts."),
+            "faint",
         )
     )

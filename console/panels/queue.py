@@ -6,11 +6,13 @@ from console import format as fmt
 from console.ink import Line, Span, cut, fit, frame, line, pick, width
 from console.rules import effective
 from console.view import View, figure
+from console.words import say
 from server.config import EngineKnobs
 from server.gateway.records import QueuedRequest
 from server.telemetry.snapshot import Engine, Queue, Snapshot
 
 USER_CELLS = 18
+PANEL_FROM = 6
 KNOB_LABELS = {
     "scheduling-policy": "policy",
     "max-num-batched-tokens": "tokens a step",
@@ -79,16 +81,18 @@ def _blocked_by_tokens(queue: Queue) -> tuple[str, ...]:
 
 
 def queue_row(view: View, cells: int, rows: int) -> list[Line]:
-    """Order, limit, what the next one waits for, how long it will take, and who is next, in one row."""
-    del rows
+    """Order, limit, what the next one waits for, how long it will take, and who is next, in one row; the panel where there
+    is room for it."""
+    if rows >= PANEL_FROM:
+        return queue_panel(view, cells, rows)
     if view.snapshot is None or view.snapshot.queue.rules is None:
         return [fit((), cells)]
     queue = view.snapshot.queue
-    head = line(Span(" queue  ", "title")) + _policy(queue)
+    head = line(Span(say(" queue  "), "title")) + _policy(queue)
     words = blocked(queue)
     if not words:
-        return [fit(head + line(Span("   nobody waits" if queue.depth.v == 0 else "", "label")), cells)]
-    why = line("   ", Span(words[0], "warn" if queue.why in {"tokens", "engine"} else "text"))
+        return [fit(head + line(Span(say("   nobody waits" if queue.depth.v == 0 else ""), "label")), cells)]
+    why = line("   ", Span(say(words[0]), "warn" if queue.why in {"tokens", "engine"} else "text"))
     full = head + why + line("   ") + pace(queue)
     return [fit(_with_next(full, queue, cells - 1) if width(full) < cells else pick(cells, full, head + why), cells)]
 
@@ -98,9 +102,9 @@ def _policy(queue: Queue) -> Line:
     ageing = queue.rules.ageing_s if queue.rules is not None else None
     aged = f", ageing {ageing:g} s" if ageing is not None and queue.policy != "fifo" else ""
     return line(
-        Span(fmt.sanitize(queue.policy, 20), "bright", "who of those who wait goes next"),
-        Span(aged, "label"),
-        Span(f"  {limit}" if limit else "", "text", limit_note(queue)),
+        Span(say(fmt.sanitize(queue.policy, 20)), "bright", "who of those who wait goes next"),
+        Span(say(aged), "label"),
+        Span(say(f"  {limit}") if limit else "", "text", limit_note(queue)),
     )
 
 
@@ -108,11 +112,11 @@ def pace(queue: Queue) -> Line:
     """The estimated wait, the rate behind it and how many different users wait."""
     users = fmt.known(queue.users_waiting.v)
     if fmt.known(queue.estimated_wait_s.v) is None:
-        return line(Span("how long is not known yet", "absent", fmt.sanitize(queue.drain_per_s.why)))
-    spans = line(Span("about ", "label")) + figure(
+        return line(Span(say("how long is not known yet"), "absent", fmt.sanitize(queue.drain_per_s.why)))
+    spans = line(Span(say("about "), "label")) + figure(
         queue.estimated_wait_s, fmt.seconds(queue.estimated_wait_s.v), note="what waits over the drain rate"
     )
-    spans += line(Span(" at ", "label")) + figure(queue.drain_per_s, fmt.rate(queue.drain_per_s.v), unit="done/s")
+    spans += line(Span(say(" at "), "label")) + figure(queue.drain_per_s, fmt.rate(queue.drain_per_s.v), unit="done/s")
     if users and users > 1:
         spans += line(Span(", ", "label")) + figure(queue.users_waiting, fmt.count(users), unit="users")
     return spans
@@ -120,11 +124,11 @@ def pace(queue: Queue) -> Line:
 
 def _with_next(spans: Line, queue: Queue, cells: int) -> Line:
     """As many of those who wait as there is room for."""
-    label = line(Span("   next ", "label"))
+    label = line(Span(say("   next "), "label"))
     for request in queue.first:
         one = line(
             Span(cut(fmt.sanitize(request.user) or fmt.ABSENT_TEXT, USER_CELLS), "text"),
-            Span(f" {fmt.short_count(request.prompt_tokens + request.output_tokens)} tok  ", "label"),
+            Span(say(f" {fmt.short_count(request.prompt_tokens + request.output_tokens)} tok  "), "label"),
         )
         if width(spans) + width(label) + width(one) > cells:
             break
@@ -137,7 +141,7 @@ def queue_panel(view: View, cells: int, rows: int) -> list[Line]:
     """The policy on the edge; limit, reason and pace; the line of those who wait; the engine's own knobs."""
     snapshot = view.snapshot or Snapshot(seq=0, at=0.0, wall=0.0)
     queue, inner = snapshot.queue, cells - 4
-    title = line(Span("queue  ", "title")) + _policy(queue)
+    title = line(Span(say("queue  "), "title")) + _policy(queue)
     title = pick(cells - 6, title, title[:-1], title[:1])
     knobs = knob_rows(snapshot.engine, inner) if rows >= 9 else []
     body = _standing(queue, inner)
@@ -145,7 +149,7 @@ def queue_panel(view: View, cells: int, rows: int) -> list[Line]:
     body += _line(queue, inner, room)
     body += [()] * (rows - 2 - len(body) - (len(knobs) + 1 if knobs else 0))
     if knobs:
-        label = "the engine's own scheduling "
+        label = say("the engine's own scheduling ")
         body.append(line(Span(label, "label"), Span("─" * max(0, inner - len(label)), "frame")))
     return frame(title, (body + knobs)[: rows - 2], cells, rows)
 
@@ -154,14 +158,16 @@ def _standing(queue: Queue, room: int) -> list[Line]:
     words = blocked(queue)
     waiting = figure(queue.depth, fmt.count(queue.depth.v), unit="waiting", style="warn" if queue.depth.v else "figure")
     of = f" of at most {fmt.count(queue.max_queue.v)}" if fmt.known(queue.max_queue.v) is not None else ""
-    first = waiting + line(Span(of, "label"))
+    first = waiting + line(Span(say(of), "label"))
     if not words:
         return [fit(first, room)]
-    oldest = line(Span(", oldest ", "label")) + figure(queue.oldest_s, fmt.seconds(queue.oldest_s.v))
+    oldest = line(Span(say(", oldest "), "label")) + figure(queue.oldest_s, fmt.seconds(queue.oldest_s.v))
     style = "warn" if queue.why in {"tokens", "engine"} else "text"
     return [
         pick(room, first + oldest, first),
-        pick(room, *(line(Span(f"the next one {one}" if one.startswith("waits") else one, style)) for one in words)),
+        pick(
+            room, *(line(Span(say(f"the next one {one}" if one.startswith("waits") else one), style)) for one in words)
+        ),
         pace(queue),
     ]
 
@@ -173,7 +179,7 @@ def _line(queue: Queue, room: int, rows: int) -> list[Line]:
     age = queue.first_age_s or 0.0
     name = max(6, min(USER_CELLS, room - 40))
     body: list[Line] = [
-        line(Span(f"{'':>2}  {'user':<{name}}{'priority':>10}{'tokens':>9}{'waited':>10}", "faint")),
+        line(Span(f"{'':>2}  {say('user'):<{name}}{say('priority'):>10}{say('tokens'):>9}{'waited':>10}", "faint")),
     ]
     shown = queue.first[: rows - 1]
     waiting = round(fmt.known(queue.depth.v) or len(queue.first))
@@ -181,7 +187,7 @@ def _line(queue: Queue, room: int, rows: int) -> list[Line]:
         shown = shown[: max(0, rows - 2)]
     body += [_waiter(place, request, name, age) for place, request in enumerate(shown, 1)]
     if waiting > len(shown):
-        body.append(line(Span(f"    and {fmt.count(waiting - len(shown))} more", "faint")))
+        body.append(line(Span(say(f"    and {fmt.count(waiting - len(shown))} more"), "faint")))
     return body
 
 
@@ -193,7 +199,7 @@ def _waiter(place: int, request: QueuedRequest, name: int, age_s: float) -> Line
         Span(f"{request.priority:>10}", "text"),
         Span(f"{fmt.count(request.prompt_tokens + request.output_tokens):>9}", "figure", note),
         Span(f"{fmt.seconds(request.waited_s + age_s):>10}", "figure"),
-        Span("  aged" if request.aged else "", "warn", "it goes before all who have not waited so long"),
+        Span(say("  aged" if request.aged else ""), "warn", "it goes before all who have not waited so long"),
     )
 
 
@@ -230,5 +236,5 @@ def knob_value(engine: Engine, knobs: EngineKnobs, row: str) -> tuple[str, bool]
 
 
 def _knob(label: str, value: str, told: bool, room: int) -> Line:
-    text = cut(value, max(1, room - 17))
-    return line(Span(f"{label:<17}", "label"), Span(text, "figure" if told else "text", value))
+    text = cut(say(value), max(1, room - 17))
+    return line(Span(f"{say(label, 16):<17}", "label"), Span(text, "figure" if told else "text", value))

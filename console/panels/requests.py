@@ -13,6 +13,7 @@ from console.kept import ONLY, ONLY_EXPLAINED, Listing, ended_at
 from console.panels.breakdown import SHOWN_FROM, look
 from console.raster import apportion
 from console.view import View
+from console.words import Wording, say, wording
 from loadgen.slo import Slo
 from server.telemetry.snapshot import JoinedRequest, Queue, Snapshot
 
@@ -34,7 +35,10 @@ class Column:
 
 def _who(request: JoinedRequest) -> Span:
     name = endings.asker(request)
-    return Span(name or fmt.ABSENT_TEXT, "text" if request.who else "label", fmt.sanitize(request.behaviour, 20))
+    behaviour = fmt.sanitize(request.behaviour, 20)
+    if behaviour and name.endswith(f" {behaviour}"):
+        name = f"{name.removesuffix(behaviour)}{say(behaviour)}"
+    return Span(name or fmt.ABSENT_TEXT, "text" if request.who else "label", behaviour)
 
 
 def _who_briefly(request: JoinedRequest) -> Span:
@@ -48,12 +52,12 @@ def _who_briefly(request: JoinedRequest) -> Span:
 def _outcome(request: JoinedRequest) -> Span:
     word, style = endings.brief(request)
     why = endings.reason(request, 120)
-    return Span(f"{word}: {why}" if why else word, style, endings.outcome(request))
+    return Span(say(f"{word}: {why}" if why else word), style, endings.outcome(request))
 
 
 def _outcome_briefly(request: JoinedRequest) -> Span:
     word, style = endings.brief(request)
-    return Span(word, style, endings.outcome(request))
+    return Span(say(word, 9), style, endings.outcome(request))
 
 
 def _tokens(request: JoinedRequest) -> Span:
@@ -99,7 +103,7 @@ def requests(view: View, cells: int, rows: int) -> list[Line]:
     if listing.shown:
         body = table(listing, snapshot, inner, listing.window(list_rows(rows)), marked=True)
     else:
-        body = wrap(why_empty(listing, snapshot), inner - 2, "label")
+        body = wrap(say(why_empty(listing, snapshot)), inner - 2, "label")
         body = [line("  ") + one for one in body]
     place = _place(listing)
     title = _title(listing, snapshot, cells - width(place) - 10)
@@ -130,7 +134,8 @@ def _columns(inner: int) -> tuple[Column, ...]:
 
 
 def _heading(columns: tuple[Column, ...], inner: int) -> Line:
-    names = (column.name.ljust(column.cells) if column.left else column.name.rjust(column.cells) for column in columns)
+    said = ((say(column.name, column.cells - 1), column) for column in columns)
+    names = (name.ljust(column.cells) if column.left else name.rjust(column.cells) for name, column in said)
     told = f"  {'ended':<{ENDED_CELLS}}{''.join(names)}  "
     return line(Span(told + ("where its time went" if inner - len(told) >= 19 else "its time"), "faint"))
 
@@ -144,14 +149,15 @@ def _row(
         Span("▸ " if chosen else "  ", "bright", action=action),
         Span(f"{ended:<{ENDED_CELLS}}", "bright" if chosen else "faint", action=action),
     ]
-    for text, style, note, _ in _told(request, columns, inner):
+    for text, style, note, *_ in _told(request, columns, inner, wording()):
         spans.append(Span(text, "bright" if chosen and style in {"text", "label"} else style, note, action))
     return tuple(spans)
 
 
 @lru_cache(maxsize=128)
-def _told(request: JoinedRequest, columns: tuple[Column, ...], inner: int) -> Line:
+def _told(request: JoinedRequest, columns: tuple[Column, ...], inner: int, words: Wording) -> Line:
     """What of a row does not change while the request is what it is: all but its clock time."""
+    del words  # those that answer now: what was kept in others is not for them
     spans: list[Span] = []
     room = inner - 2 - ENDED_CELLS
     for column in columns:
@@ -176,15 +182,15 @@ def stage_bar(stages: dict[str, float], cells: int) -> Line:
 
 def _title(listing: Listing, snapshot: Snapshot, room: int) -> Line:
     """The filters with how many each shows, and what they are of."""
-    spans = line(Span("requests", "title"))
+    spans = line(Span(say("requests"), "title"))
     if listing.span is None:
         return spans
     for only in ONLY:
         count = fmt.count(listing.counts.get(only, 0))
         style = "key" if only == listing.only else "label"
-        spans += line("  ", Span(f" {only} {count} ", style, ONLY_EXPLAINED[only], f"screen.filter('{only}')"))
-    lasted = line(Span(f" the last {fmt.span(max(0.0, snapshot.at - listing.span[0]))}", "label"))
-    kept = line(Span(f"  of {fmt.count(listing.kept)} kept,", "label", "the stack keeps the last 4 000"))
+        spans += line("  ", Span(say(f" {only} {count} "), style, ONLY_EXPLAINED[only], f"screen.filter('{only}')"))
+    lasted = line(Span(say(f" the last {fmt.span(max(0.0, snapshot.at - listing.span[0]))}"), "label"))
+    kept = line(Span(say(f"  of {fmt.count(listing.kept)} kept,"), "label", "the stack keeps the last 4 000"))
     return pick(room, spans + kept + lasted, spans + lasted, spans)
 
 
@@ -202,8 +208,8 @@ def _place(listing: Listing) -> Line:
     if not listing.shown:
         return ()
     if listing.following:
-        return line(Span("following the newest", "live"))
-    return line(Span(f"{fmt.count(listing.index + 1)} of {fmt.count(len(listing.shown))}", "figure"))
+        return line(Span(say("following the newest"), "live"))
+    return line(Span(say(f"{fmt.count(listing.index + 1)} of {fmt.count(len(listing.shown))}"), "figure"))
 
 
 def why_empty(listing: Listing, snapshot: Snapshot) -> str:

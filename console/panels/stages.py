@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 from console import format as fmt
 from console import raster
+from console.baseline import change, stage_mean
 from console.history import CELL_S
-from console.ink import Line, Span, beside, fit, line, pick, text_width
+from console.ink import Line, Span, beside, fit, line, pick, text_width, width
 from console.panels.gpu import MBU_NOTE, MFU_NOTE, has_gpm, memory_name
 from console.panels.queue import blocked, limit_note, limit_words
 from console.view import View, figure, quantile_note
+from console.words import plainly, say
 from server.telemetry.snapshot import Engine, People, Queue, Snapshot, Value
 
 Column = tuple[Line, Line, Line]
@@ -68,8 +70,16 @@ def stages(view: View, cells: int, rows: int) -> list[Line]:
         room = edges[index + 1] - edges[index]
         inner = room - (2 if room >= 16 else 1)
         hot = glow is not None and glow[0] == index
-        block = [_title(title(snapshot, room), room, hot=hot, note=glow[1] if hot and glow else "", last=index == 5)]
-        block += [fit(one, inner) for one in draw(snapshot, inner)]
+        block = [
+            _title(
+                say(title(snapshot, room), room - 2 * hot),
+                room,
+                hot=hot,
+                note=glow[1] if hot and glow else "",
+                last=index == 5,
+            )
+        ]
+        block += [fit(_changed_first(one, inner), inner) for one in draw(snapshot, inner)]
         if spark_rows:
             values = view.history.cells(series, inner)
             top = _top(series, snapshot, values)
@@ -87,6 +97,16 @@ def _edges(cells: int) -> list[int]:
 def leads_to(x: int, cells: int) -> str:
     """The action behind a click at this cell of the strip."""
     return LEADS_TO[min(5, max(0, bisect_right(_edges(cells), x) - 1))]
+
+
+def _changed_first(spans: Line, room: int) -> Line:
+    """A single figure without its unit where that leaves no room for its change: the column's title says as much."""
+    units = [x for x, span in enumerate(spans) if x and span.style == "label"]
+    single = sum(span.text.strip()[:1].isdigit() and not span.spare for span in spans) == 1
+    if width(spans) <= room or not units or not single or not any(span.spare for span in spans):
+        return spans
+    brief = spans[: units[-1]] + spans[units[-1] + 1 :]
+    return brief if width(brief) <= room else spans
 
 
 def _title(name: str, room: int, *, hot: bool, note: str, last: bool) -> Line:
@@ -116,13 +136,13 @@ def _people(snapshot: Snapshot, room: int) -> Column:
     if people.mode == "none" and people.people.v is None:
         inside = snapshot.queue.in_flight
         return (
-            line(Span("nobody of ours", "label")),
+            line(Span(say("nobody of ours"), "label")),
             _figures(inside, fmt.count(inside.v), "requests inside"),
             (),
         )
     if people.mode == "open":
         first = _figures(people.sent_per_s, fmt.rate(people.sent_per_s.v), "sent/s")
-        second = line(Span("of ", "label")) + _figures(
+        second = line(Span(say("of "), "label")) + _figures(
             people.rate_asked_per_s, fmt.rate(people.rate_asked_per_s.v), "asked"
         )
     else:
@@ -130,7 +150,7 @@ def _people(snapshot: Snapshot, room: int) -> Column:
         second = _figures(people.thinking, fmt.count(people.thinking.v), "thinking", "between two requests")
     if flash := fmt.known(people.flash.v):
         crowd = line(Span(f" +{fmt.count(flash)}", "warn", "people of a flash crowd who are still there"))
-        first = pick(room, first + crowd + line(Span(" crowd", "label")), first + crowd)
+        first = pick(room, first + crowd + line(Span(say(" crowd"), "label")), first + crowd)
     third = _figures(people.in_flight, fmt.count(people.in_flight.v), "inside", "requests that are on their way")
     slow, left, again = _slow(people), _left(people, room), _again(people, room)
     odd = slow + line(" ") + left if slow and left else slow or left
@@ -144,7 +164,9 @@ def _people(snapshot: Snapshot, room: int) -> Column:
 def _slow(people: People) -> Line:
     if not (slow := fmt.known(people.slow.v)):
         return ()
-    return line(Span(fmt.count(slow), "figure"), Span(" slow", "label", "people who read slower than the stream comes"))
+    return line(
+        Span(fmt.count(slow), "figure"), Span(say(" slow"), "label", "people who read slower than the stream comes")
+    )
 
 
 def _left(people: People, room: int) -> Line:
@@ -154,7 +176,9 @@ def _left(people: People, room: int) -> Line:
         unit, note = "gone/min" if room >= 20 else "gone/m", "people who had enough and left, a minute"
         return figure(people.left_per_min, fmt.rate(left), unit=unit, style="warn", note=note)
     if gone:
-        return line(Span(fmt.count(gone), "figure"), Span(" gone", "label", "left before the end, since the start"))
+        return line(
+            Span(fmt.count(gone), "figure"), Span(say(" gone"), "label", "left before the end, since the start")
+        )
     return ()
 
 
@@ -163,7 +187,7 @@ def _again(people: People, room: int) -> Line:
     times, wasted = fmt.known(people.amplification.v), fmt.known(people.wasted_share.v)
     spans: Line = ()
     if times is not None and (times >= 1.005 or people.crowds.get("retrier")):
-        spans = line(Span("retry ", "label")) + figure(
+        spans = line(Span(say("retry "), "label")) + figure(
             people.amplification,
             f"x{times:.2f}",
             style="warn" if times >= 1.1 else "figure",
@@ -179,7 +203,7 @@ def _again(people: People, room: int) -> Line:
 
 def _gateway(snapshot: Snapshot, room: int) -> Column:
     queue = snapshot.queue
-    first = _figures(queue.arrivals_per_s, fmt.rate(queue.arrivals_per_s.v), "req/s")
+    first = _figures(queue.arrivals_per_s, fmt.rate(queue.arrivals_per_s.v), say("req/s", room - 6))
     refused = _lost(queue.refused_share, "refused", room)
     if fmt.known(queue.failed_share.v):
         failed = _lost(queue.failed_share, "failed", room)
@@ -194,11 +218,12 @@ def _gateway(snapshot: Snapshot, room: int) -> Column:
                 approx + fmt.seconds(joined.mean_s),
                 "figure",
                 f"mean of {joined.n} requests: dispatch, template, tokenise, IPC",
-            )
+            ),
+            *change(joined, fmt.seconds(joined.mean_s), stage_mean),
         )
     else:
         value = figure(end, "~" + fmt.seconds(end.v), note="a windowed mean")
-    return first, refused, line(Span("front end " if room >= 16 else "front ", "label")) + value
+    return first, refused, line(Span(say("front end " if room >= 16 else "front "), "label")) + value
 
 
 def _lost(lost: Value, unit: str, room: int) -> Line:
@@ -208,7 +233,7 @@ def _lost(lost: Value, unit: str, room: int) -> Line:
     return figure(
         lost,
         text if room >= 16 else text.replace(" ", ""),
-        unit=unit,
+        unit=say(unit, None if room >= 16 else 7),
         style="bad" if share >= 0.05 else "warn" if share else "figure",
     )
 
@@ -229,17 +254,17 @@ def _queue(snapshot: Snapshot, room: int) -> Column:
     if full:
         first = pick(
             room,
-            first + line(Span(" FULL", "bad")),
+            first + line(Span(say(" FULL"), "bad")),
             figure(queue.depth, fmt.count(waiting), unit="FULL", style="bad", unit_style="bad"),
         )
     elif limit is not None and queue.rules is not None and waiting:
-        first = pick(room, first + line(Span(f" of {fmt.count(limit)}", "label", "the most that may wait")), first)
-    oldest: Line = line(Span("oldest " if room >= 16 else "old ", "label")) + figure(
+        first = pick(room, first + line(Span(say(f" of {fmt.count(limit)}"), "label", "the most that may wait")), first)
+    oldest: Line = line(Span(say("oldest " if room >= 16 else "old "), "label")) + figure(
         queue.oldest_s, fmt.seconds(queue.oldest_s.v)
     )
     words = blocked(queue)
     if queue.why in {"tokens", "engine"} and words:
-        oldest = pick(room, *(line(Span(one, "warn", words[0])) for one in words))
+        oldest = pick(room, *(line(Span(say(one), "warn", words[0])) for one in words))
     return first, oldest, _admits(queue, room)
 
 
@@ -250,8 +275,8 @@ def _admits(queue: Queue, room: int) -> Line:
     most = fmt.known(queue.max_queue.v)
     told = [kind, taken] if kind else [f"max {fmt.count(most)}"] if most is not None else []
     note = "; ".join((limit_note(queue), *blocked(queue)[:1]))
-    label = Span(order, "label", "who of those who wait goes next")
-    return pick(room, *(line(label, Span(f", {one}", "label", note)) for one in told), line(label))
+    label = Span(say(order), "label", "who of those who wait goes next")
+    return pick(room, *(line(label, Span(say(f", {one}"), "label", note)) for one in told), line(label))
 
 
 def batch_style(engine: Engine) -> str:
@@ -269,11 +294,12 @@ def _server(snapshot: Snapshot, room: int) -> Column:
         batch = figure(running, fmt.count(running.v) + of)
     else:
         batch = figure(running, fmt.count(running.v), style=batch_style(engine))
-        batch += line(Span(of if running.v is not None else "", "label", fmt.sanitize(engine.max_num_seqs.why)))
-    first: Line = line(Span("batch ", "label")) + batch
+        told = Span(of if running.v is not None else "", "label", fmt.sanitize(engine.max_num_seqs.why))
+        batch = batch[:1] + line(told) + batch[1:]
+    first: Line = line(Span(say("batch "), "label")) + batch
     usage = fmt.known(engine.kv_usage.v)
     hot = "bad" if usage is not None and usage >= 0.95 else "figure"
-    second: Line = line(Span("KV ", "label")) + figure(engine.kv_usage, fmt.share(usage), style=hot)
+    second: Line = line(Span(say("KV "), "label")) + figure(engine.kv_usage, fmt.share(usage), style=hot)
     if usage is not None and room >= 16:
         stale = fmt.age(engine.kv_usage.age_s)
         filled, rest = raster.bar(usage, min(10, room - 10 - len(stale)))
@@ -283,15 +309,18 @@ def _server(snapshot: Snapshot, room: int) -> Column:
     mean = joined.mean_s if joined else engine.prefill_s.mean
     exact = joined.exact if joined else engine.prefill_s.exact
     if inside and room < 20:
-        third: Line = line(Span(fmt.count(inside), "warn"), Span(" wait in it", "label"))
+        third: Line = line(Span(fmt.count(inside), "warn"), Span(say(" wait in it"), "label"))
     else:
         text = ("" if exact else "~") + fmt.seconds(mean) if fmt.known(mean) is not None else fmt.ABSENT_TEXT
         third = line(
-            Span("prefill " if room >= 16 else "pref. ", "label"),
+            Span(say("prefill " if room >= 16 else "pref. ", 10), "label"),
             Span(text, "figure" if mean is not None else "absent", quantile_note(engine.prefill_s)),
+            *(change(joined, text, stage_mean) if joined else change(engine.prefill_s, text, lambda found: found.mean)),
         )
         if inside:
-            third += line("  ", Span(fmt.count(inside), "warn"), Span(" wait", "label", "in the engine's own queue"))
+            third += line(
+                "  ", Span(fmt.count(inside), "warn"), Span(say(" wait"), "label", "in the engine's own queue")
+            )
     return first, second, third
 
 
@@ -303,28 +332,28 @@ def _gpu(snapshot: Snapshot, room: int) -> Column:
         cpu = host.engine_cpu_cores
         of = f"of {host.cores} cores" if host.cores else "cores"
         return (
-            line(Span("engine ", "label")) + figure(cpu, fmt.rate(cpu.v), note=note),
-            line(Span(of, "label", note)),
-            line(Span("all CPU " if room >= 16 else "CPU ", "label"))
+            line(Span(say("engine "), "label")) + figure(cpu, fmt.rate(cpu.v), note=note),
+            line(Span(say(of), "label", note)),
+            line(Span(say("all CPU " if room >= 16 else "CPU "), "label"))
             + figure(host.cpu_share, fmt.share(host.cpu_share.v)),
         )
     power = figure(gpu.power_w, fmt.count(gpu.power_w.v), unit="W")
     if not has_gpm(gpu):
-        busy: Line = line(Span("busy ", "faint", "NVML: a kernel ran, nothing more")) + figure(
+        busy: Line = line(Span(say("busy "), "faint", "NVML: a kernel ran, nothing more")) + figure(
             gpu.busy, fmt.share(gpu.busy.v), style="label"
         )
         return (
-            line(Span("MFU ", "label", MFU_NOTE)) + figure(gpu.mfu, fmt.share(gpu.mfu.v)),
-            line(Span("MBU ", "label", MBU_NOTE)) + figure(gpu.mbu, fmt.share(gpu.mbu.v)),
+            line(Span(say("MFU "), "label", MFU_NOTE)) + figure(gpu.mfu, fmt.share(gpu.mfu.v)),
+            line(Span(say("MBU "), "label", MBU_NOTE)) + figure(gpu.mbu, fmt.share(gpu.mbu.v)),
             pick(room, power + line(" ") + busy, busy if fmt.known(gpu.power_w.v) is None else power),
         )
-    sm: Line = line(Span("SM ", "label", "share of time an SM had work")) + figure(
+    sm: Line = line(Span(say("SM "), "label", "share of time an SM had work")) + figure(
         gpu.sm_active, fmt.share(gpu.sm_active.v)
     )
     return (
-        line(Span("tensor ", "label", "share of time tensor cores worked"))
+        line(Span(say("tensor "), "label", "share of time tensor cores worked"))
         + figure(gpu.tensor, fmt.share(gpu.tensor.v)),
-        line(Span(f"{memory_name(gpu)} ", "label", "share of memory bandwidth in use"))
+        line(Span(say(f"{memory_name(gpu)} "), "label", "share of memory bandwidth in use"))
         + figure(gpu.dram, fmt.share(gpu.dram.v)),
         pick(room, sm + line(" ") + power, sm),
     )
@@ -341,11 +370,12 @@ def _tokens(snapshot: Snapshot, room: int) -> Column:
     out = tokens_out(snapshot)
     tpot = feel.tpot_s
     name, value = ("p95", tpot.p95) if tpot.p95 is not None else ("p50", tpot.p50)
-    label = f"TPOT {name} " if room >= 17 else "TPOT "
+    label = f"{say('TPOT', room - 12)} {say(name, 3)} " if room >= 17 else say("TPOT ", 6)
     style = "figure" if value is not None else "absent"
     second: Line = line(Span(label, "label"), Span(fmt.seconds(value), style, quantile_note(tpot) + f"; {name}"))
+    second += change(tpot, fmt.seconds(value), lambda found: getattr(found, name))
     if room >= 22:
-        second += line(Span(f"  n={fmt.short_count(tpot.n)}", "faint"))
+        second = pick(room - 2, second + line(Span(f"  {say('n=')}{fmt.short_count(tpot.n)}", "faint")), second)
     held = snapshot.people.held if snapshot.people.held.v is not None else snapshot.queue.held
     unit = "held by slow readers" if room >= 24 else "held slow" if room >= 13 else "held"
     third = figure(
@@ -355,11 +385,13 @@ def _tokens(snapshot: Snapshot, room: int) -> Column:
         note="replies under way to readers slower than they come",
         style="warn" if held.v else "figure",
     )
-    return _figures(out, fmt.count(out.v), "tok/s"), second, third
+    return _figures(out, fmt.count(out.v), say("tok/s", room - 7)), second, third
 
 
 def _gpu_title(snapshot: Snapshot, room: int) -> str:
     del room
+    if plainly():
+        return "chef"
     return "GPU" if snapshot.gpus or snapshot.engine.device.upper() not in {"", "CPU"} else "CPU"
 
 

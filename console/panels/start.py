@@ -7,6 +7,7 @@ from console import raster
 from console.ink import Line, Span, fit, frame, line, wrap
 from console.panels.anatomy import anatomy, felt, total
 from console.view import View
+from console.words import say
 from server.engine.comparison import remaining
 from server.telemetry.snapshot import ColdStart, Engine
 
@@ -37,15 +38,15 @@ def start_panel(view: View, cells: int, rows: int) -> list[Line]:
     body: list[Line] = []
     sentence = fmt.sanitize(engine.error) or _SENTENCES.get(engine.phase, "")
     if sentence:
-        body += [*wrap(sentence, inner, "text"), ()]
+        body += [*wrap(say(sentence), inner, "text"), ()]
     if engine.phase in {"down", "failed"} and not engine.attached:
         body += [_again(engine), ()]
-    heading = line(Span(title, style))
+    heading = line(Span(say(title), style))
     if engine.phase in {"preparing", "starting", "stopping"}:
-        heading += line(Span(f"  {fmt.sanitize(engine.start.kind)}", "label"))
+        heading += line(Span(say(f"  {fmt.sanitize(engine.start.kind)}"), "label"))
         body += _progress(engine.start, inner, roomy=rows >= 24)
     elif engine.start.stages:
-        body += [line(Span("its latest start", "label")), ()]
+        body += [line(Span(say("its latest start"), "label")), ()]
     if engine.start.stages or engine.phase == "starting":
         body += anatomy(engine.start, inner, max(3, rows - 2 - len(body)))
     return frame(heading, body[: rows - 2], cells, rows)
@@ -54,9 +55,9 @@ def start_panel(view: View, cells: int, rows: int) -> list[Line]:
 def _again(engine: Engine) -> Line:
     """How it comes back."""
     if engine.again_in_s is None:
-        return line(Span(" c ", "key"), Span(" starts it again", "label"))
-    soon = line(Span("starts again by itself in ", "label"), Span(fmt.seconds(engine.again_in_s), "bright"))
-    return soon + line(Span("; ", "label"), Span(" c ", "key"), Span(" does it at once", "label"))
+        return line(Span(say(" c "), "key"), Span(say(" starts it again"), "label"))
+    soon = line(Span(say("starts again by itself in "), "label"), Span(fmt.seconds(engine.again_in_s), "bright"))
+    return soon + line(Span("; ", "label"), Span(say(" c "), "key"), Span(say(" does it at once"), "label"))
 
 
 def left_s(start: ColdStart) -> float | None:
@@ -68,16 +69,18 @@ def left_s(start: ColdStart) -> float | None:
 
 def _progress(start: ColdStart, room: int, *, roomy: bool) -> list[Line]:
     left, before = left_s(start), total(start.previous)
-    spans = line(Span(fmt.span(start.elapsed_s), "bright"), Span(" so far", "label"))
+    spans = line(Span(fmt.span(start.elapsed_s), "bright"), Span(say(" so far"), "label"))
     if left is not None:
         filled, rest = raster.bar(
             start.elapsed_s / max(0.1, start.elapsed_s + left), max(10, room - 66), full="█", empty="░"
         )
         spans += line("  ", Span(filled, "work"), Span(rest, "frame"), "  ")
         last = f"last {fmt.sanitize(start.previous_kind, 20)}" if start.previous_kind else "last time"
-        spans += line(Span(f"about {fmt.span(left)} to go", "text"), Span(f", {last} {fmt.seconds(before)}", "label"))
+        spans += line(
+            Span(say(f"about {fmt.span(left)} to go"), "text"), Span(f", {last} {fmt.seconds(before)}", "label")
+        )
     else:
-        spans += line(Span("; no earlier start to compare it with, some minutes are usual", "label"))
+        spans += line(Span(say("; no earlier start to compare it with, some minutes are usual"), "label"))
     lines = [fit(spans, room)]
     if people := felt(start.meanwhile):
         lines.append(fit(people, room))
@@ -91,6 +94,6 @@ def coldness(start: ColdStart, room: int) -> list[Line]:
     cold = "; ".join(part for part in (start.clears, start.note) if part)
     lines: list[Line] = []
     for label, text in (("cold", cold), ("warm", start.keeps)):
-        for number, row in enumerate(wrap(fmt.sanitize(text), room - 8, "label")):
+        for number, row in enumerate(wrap(say(fmt.sanitize(text)), room - 8, "label")):
             lines.append(line(Span(f"{label if number == 0 else '':<8}", "faint")) + row)
     return lines

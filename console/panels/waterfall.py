@@ -10,6 +10,7 @@ from console.ink import Line, Span, beside, between, cut, fit, frame, line, pick
 from console.panels.breakdown import UNATTRIBUTED, look
 from console.raster import nice_top
 from console.view import View
+from console.words import say
 from server.telemetry.join import UPSTREAM
 from server.telemetry.snapshot import JoinedRequest, Snapshot
 
@@ -54,9 +55,9 @@ def waterfall(view: View, cells: int, rows: int) -> list[Line]:
     framed = rows >= FRAMED_FROM
     inner = cells - 4 if framed else cells - 2
     if request is None:
-        body = [line(Span("no request is chosen", "absent"))]
+        body = [line(Span(say("no request is chosen"), "absent"))]
         if framed:
-            return frame(line(Span("one request", "title")), body, cells, rows)
+            return frame(line(Span(say("one request"), "title")), body, cells, rows)
         return [fit(line(" ") + body[0], cells)]
     snapshot = view.snapshot or Snapshot(seq=0, at=0.0, wall=0.0)
     title, right = _title(request, cells - 12), line(Span(fmt.seconds(request.e2e_s), "bright"))
@@ -73,7 +74,7 @@ def waterfall(view: View, cells: int, rows: int) -> list[Line]:
 
 def _title(request: JoinedRequest, cells: int) -> Line:
     word, style = endings.brief(request)
-    spans = line(Span("one request  ", "title"), Span(word, style))
+    spans = line(Span(say("one request  "), "title"), Span(say(word), style))
     if request.judged in {"good", "miss"}:
         spans += line(Span(f", {'good' if request.judged == 'good' else 'a miss'}", "label"))
     who = endings.asker(request)
@@ -87,7 +88,7 @@ def stage_rows(request: JoinedRequest, cells: int, rows: int) -> list[Line]:
     counted."""
     whole = fmt.known(request.e2e_s)
     if whole is None or not request.stages:
-        return [line(Span("where its time went is not known", "absent"))]
+        return [line(Span(say("where its time went is not known"), "absent"))]
     wide = cells >= WIDE_FROM
     bar_cells = max(4, cells - NAME_CELLS - (48 if wide else 16))
     length = max(whole, math.fsum(seconds for seconds in request.stages.values() if seconds > 0), 1e-9)
@@ -121,7 +122,7 @@ def _stage(
     request: JoinedRequest, name: str, begin: float, seconds: float, whole: float, bar: Line, *, wide: bool
 ) -> Line:
     note = SAYS.get(name, "")
-    label = fmt.sanitize(name, NAME_CELLS - 1)
+    label = cut(say(fmt.sanitize(name, 40), NAME_CELLS - 1), NAME_CELLS - 1)
     style = "label" if seconds >= -ADDS_UP_WITHIN_S else "warn"
     share = fmt.share(seconds / whole) if whole > 0 else fmt.ABSENT_TEXT
     spans = line(Span(f"{label:<{NAME_CELLS}}", style, note)) + bar
@@ -129,8 +130,8 @@ def _stage(
     spans += line(Span(f"{share:>7}", "label"))
     if not wide:
         return spans
-    spans += line(Span(f"  at {fmt.seconds(begin):<8}", "faint", "since the person meant to send it"))
-    return spans + line(Span(_aside(request, name, seconds), "faint", note))
+    spans += line(Span(say(f"  at {fmt.seconds(begin):<8}"), "faint", "since the person meant to send it"))
+    return spans + line(Span(say(_aside(request, name, seconds)), "faint", note))
 
 
 def _aside(request: JoinedRequest, name: str, seconds: float) -> str:
@@ -161,7 +162,7 @@ def _blank(cells: int, first: int | None) -> tuple[Span, ...]:
 
 
 def _first(request: JoinedRequest, at: int, cells: int) -> Line:
-    text = f"first token {fmt.seconds(request.ttft_s)}"
+    text = say(f"first token {fmt.seconds(request.ttft_s)}")
     if at + 2 + text_width(text) <= cells:
         return line(Span(" " * (NAME_CELLS + at)), Span("▼ ", "median"), Span(text, "text"))
     before = NAME_CELLS + at - text_width(text) - 1
@@ -185,16 +186,20 @@ def _sum(request: JoinedRequest, whole: float, cells: int, *, told: bool) -> Lin
     head = line(Span(f"{'sum':<{NAME_CELLS}}", "label"))
     if abs(total - whole) > ADDS_UP_WITHIN_S:
         return head + line(
-            Span(f"{_exactly(total, whole)} of {_exactly(whole, whole)}", "warn"), Span(": it does not add up", "warn")
+            Span(say(f"{_exactly(total, whole)} of {_exactly(whole, whole)}"), "warn"),
+            Span(say(": it does not add up"), "warn"),
         )
     spans = line(Span(_exactly(total - left, whole), "figure"))
     sign = " − " if left < 0 else " + "
-    spans += line(Span(sign, "label"), Span(_exactly(abs(left), whole), "figure"), Span(" unattributed", "label"))
+    spans += line(Span(sign, "label"), Span(_exactly(abs(left), whole), "figure"), Span(say(" unattributed"), "label"))
     spans += line(
-        Span(" = ", "label"), Span(_exactly(whole, whole), "figure"), Span(" end to end", "label"), Span(" ✓", "good")
+        Span(" = ", "label"),
+        Span(_exactly(whole, whole), "figure"),
+        Span(say(" end to end"), "label"),
+        Span(" ✓", "good"),
     )
-    first = line(Span(f"   ┊ first token {fmt.seconds(request.ttft_s)}", "label")) if told else ()
-    exact = line(Span(f"   {exactness(request)}", "label"))
+    first = line(Span(say(f"   ┊ first token {fmt.seconds(request.ttft_s)}"), "label")) if told else ()
+    exact = line(Span(say(f"   {exactness(request)}"), "label"))
     return pick(cells, head + spans + first + exact, head + spans + exact, head + spans + first, head + spans)
 
 
@@ -230,7 +235,7 @@ def facts(request: JoinedRequest, snapshot: Snapshot, cells: int, rows: int) -> 
     known = [
         ("request", Span(fmt.sanitize(request.request_id, 80))),
         ("trace", Span(fmt.sanitize(request.trace_id, 40) or fmt.ABSENT_TEXT)),
-        ("who", Span(f"{who}, priority {request.priority}")),
+        ("who", Span(say(f"{who}, priority {request.priority}"))),
         ("began", Span(_began(request, snapshot))),
     ]
     windowed = _windowed(request, snapshot)
@@ -245,8 +250,10 @@ def facts(request: JoinedRequest, snapshot: Snapshot, cells: int, rows: int) -> 
 
 
 def _fact(name: str, span: Span, cells: int) -> list[Line]:
-    lines = wrap(span.text, cells - 9, span.style) or [line(Span(fmt.ABSENT_TEXT, "absent"))]
-    return [line(Span(f"{name if y == 0 else '':<9}", "label")) + one for y, one in enumerate(lines[:3])]
+    lines = wrap(span.text if name in {"request", "trace"} else say(span.text), cells - 9, span.style) or [
+        line(Span(fmt.ABSENT_TEXT, "absent"))
+    ]
+    return [line(Span(f"{say(name, 8) if y == 0 else '':<9}", "label")) + one for y, one in enumerate(lines[:3])]
 
 
 def _began(request: JoinedRequest, snapshot: Snapshot) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from textual.app import ComposeResult
+from textual.containers import Container
 from textual.events import Resize
-from textual.screen import Screen
 
 from console.panels.foot import keys, status
 from console.panels.header import header, small
+from console.screens.zooming import ZoomingScreen
 from console.spans import ExactCompositor
 from console.view import View
 from console.widgets.canvas import Canvas
@@ -15,7 +16,7 @@ from console.widgets.canvas import Canvas
 MIN_CELLS, MIN_ROWS = 60, 16
 
 
-class CockpitScreen(Screen[None]):
+class CockpitScreen(ZoomingScreen):
     """Draws a view on all its canvases."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-normal"), (180, "-wide")]  # noqa: RUF012 - Textual's type for it
@@ -27,7 +28,9 @@ class CockpitScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         """Header, middle, status, keys, and the sentence for a terminal that is too small."""
         yield Canvas(header, id="header", fades=False)
-        yield from self.compose_middle()
+        with Container(id="middle"):
+            yield from self.compose_middle()
+            yield Canvas(self.explanation, id="explanation", fades=False)
         yield Canvas(status, id="status", fades=False)
         yield Canvas(keys, id="keys", fades=False)
         yield Canvas(small, id="small", fades=False)
@@ -38,6 +41,7 @@ class CockpitScreen(Screen[None]):
 
     def show(self, view: View) -> None:
         """Draw this view on all canvases that have a size."""
+        self.show_explanation(view)
         for canvas in self.query(Canvas):
             if canvas.is_mounted:
                 canvas.show(view)
@@ -48,6 +52,7 @@ class CockpitScreen(Screen[None]):
         self.set_class(event.size.height >= 36, "-tall")
         self.set_class(event.size.height >= 44, "-high")
         self.set_class(event.size.height >= 54, "-grand")
+        self.look_at_zoom(event)
 
     def on_screen_resume(self) -> None:
         """The latest view, as soon as the layout is known."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import ClassVar
 
 from rich.segment import Segment
 from rich.text import Text
 from textual import events
+from textual.binding import Binding, BindingType
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
@@ -16,10 +18,8 @@ from console.ink import Line, Span, fit, is_simple, line, text_width
 from console.messages import PanelFailed
 from console.palette import LOUD, style_of
 from console.themes import DARK, Theme
-from console.view import View
-
-Panel = Callable[[View, int, int], list[Line]]
-"""(view, cells, rows) -> at most `rows` lines."""
+from console.view import Panel, View, draw
+from console.words import say, speaking
 
 MERGE_WITHIN = 4
 """Changes this close are written as one span: moving the cursor and setting colours costs more than the cells between."""
@@ -29,6 +29,14 @@ class Canvas(Widget):
     """Draws a panel from the latest view. Its lines are diffed by cell, so that a frame costs what changed."""
 
     ALLOW_SELECT = False
+    FOCUS_ON_CLICK = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "screen.zoom_panel", "zoom", show=False),
+        Binding("escape", "screen.unzoom", "back", show=False),
+        Binding("pagedown", "turn(1)", "next page", show=False),
+        Binding("pageup", "turn(-1)", "page before", show=False),
+    ]
+    """While a panel is gone to with `tab`, these are its own, whatever the screen uses them for."""
 
     def __init__(self, panel: Panel, *, name: str | None = None, id: str | None = None, fades: bool = True) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(name=name, id=id)
@@ -40,6 +48,7 @@ class Canvas(Widget):
         self._faded = False
         self._failed = False
         self._note = ""
+        self._gone_to = False
 
     def show(self, view: View) -> None:
         """Draw this view now; nothing is refreshed where nothing changed."""
@@ -52,6 +61,8 @@ class Canvas(Widget):
             return
         lines = [fit(line, cells) for line in self._drawn(self._view, cells, rows)]
         lines += [fit((), cells)] * (rows - len(lines))
+        if self._gone_to and not self.has_class("-shown"):
+            lines = [pointed(one) for one in lines]
         faded = self._fades and self._view.link == "lost"
         before, was_faded = self._lines, self._faded
         self._lines, self._faded = lines, faded
@@ -70,7 +81,7 @@ class Canvas(Widget):
     def _drawn(self, view: View, cells: int, rows: int) -> list[Line]:
         """The panel's lines, or one that says why it has none: no panel's failure takes the others along."""
         try:
-            lines = self._panel(view, cells, rows)[:rows]
+            lines = draw(self._panel, view, cells, rows)
         except Exception as error:
             if not self._failed:
                 self.app.post_message(PanelFailed(self._panel.__name__, error))
@@ -101,15 +112,38 @@ class Canvas(Widget):
         """The note of the figure under the pointer becomes the tooltip."""
         found = self.span_at(event.x, event.y)
         note = sanitize(found.note) if found else ""
+        with speaking(self._view.words if self._view else "standard"):
+            note = say(note)
         if note != self._note:
             self._note = note
             self.tooltip = Text(note) if note else None  # a string would be read as markup
 
+    def on_focus(self) -> None:
+        """Show that it is gone to."""
+        self._gone_to = True
+        self._draw()
+
+    def on_blur(self) -> None:
+        """And that it is no more."""
+        self._gone_to = False
+        self._draw()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Pages are turned while the panel is zoomed; before, these keys are the screen's."""
+        del parameters
+        return action != "turn" or self.has_class("-shown")
+
+    async def action_turn(self, step: int) -> None:
+        """A page of the explanation."""
+        await self.run_action(f"screen.turn({step})")
+
     async def on_click(self, event: events.Click) -> None:
-        """Run the action of what was clicked."""
+        """Run the action of what was clicked; a click on a title, and two anywhere else, zoom the panel."""
         found = self.span_at(event.x, event.y)
         if found and found.action:
             await self.app.run_action(found.action)
+        elif self.can_focus and (event.chain == 2 or (event.y == 0 and found and found.style == "title")):
+            await self.run_action(f"screen.zoom_panel('{self.id}')")
 
     def span_at(self, x: int, y: int) -> Span | None:
         """The span under a cell of this widget."""
@@ -133,6 +167,16 @@ def bared(spans: Line) -> Line:
         else:
             parts.append(span)
     return tuple(parts)
+
+
+def pointed(spans: Line) -> Line:
+    """A line of the panel that is gone to: its frame and its title stand out, and where it has neither a bar at the edge."""
+    if spans and spans[0].style == "frame":
+        return tuple(one._replace(style="focus") if one.style in {"frame", "title"} else one for one in spans)
+    first = spans[0] if spans else Span("")
+    if first.text[:1] in {"", " "}:
+        spans = (Span("▌", "focus"), first._replace(text=first.text[1:]), *spans[1:])
+    return tuple(one._replace(style="focus") if one.style == "title" else one for one in spans if one.text)
 
 
 def changed_spans(old: Line, new: Line) -> list[tuple[int, int]]:
