@@ -184,6 +184,12 @@ class Report(msgspec.Struct, frozen=True, tag_field="command", tag="report"):
     path: str | None = None
 
 
+class Watchers(msgspec.Struct, frozen=True, tag_field="command", tag="watchers"):
+    """Let the members of a group watch through a socket that can only be read; None: nobody any more."""
+
+    group: str | None = None
+
+
 Command = (
     People
     | Extra
@@ -207,6 +213,7 @@ Command = (
     | Record
     | Report
     | Drive
+    | Watchers
     | Down
 )
 
@@ -217,6 +224,9 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     ok: bool
     message: str = ""
 
+
+FROM = "x-spark-from"
+"""Header in which whoever asks says from where: a terminal (`pts/3`) or `verb`. Their user is known by the socket itself."""
 
 PAST = "x-past-snapshots"
 """Header of the socket's stream of snapshots: how many of its first lines are of the past."""

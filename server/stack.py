@@ -18,11 +18,13 @@ from pathlib import Path
 
 import msgspec
 import psutil
+from starlette.applications import Starlette
 
 from loadgen import records as load
 from loadgen.capacity import Progress
 from loadgen.slo import PRESETS
 from server import commands, leftovers, report, results
+from server.audience import Gallery, actor
 from server.child import KeptChild, piped
 from server.commands import Answer, Command
 from server.compare.runner import Comparer
@@ -52,6 +54,7 @@ from server.telemetry.join import EngineTimes
 from server.telemetry.otlp import OtlpReceiver
 from server.telemetry.recording import Recorder, RecordingError
 from server.telemetry.snapshot import Event, Snapshot
+from server.watching import Watching
 
 READ_ONLY = "Somebody else started this engine: it is only watched. --drive allows load."
 NOT_OURS = "Somebody else started this engine; it cannot be restarted from here."
@@ -75,6 +78,7 @@ MARKS = {
     "capacity": "k",
     "compare": "v",
     "fault": MARK,
+    "watchers": "w",
 }
 CHILD_STOP_S = 5.0
 GATEWAY_START_S = 30.0
@@ -102,6 +106,8 @@ class Stack:
         self.paths = paths
         self._began = time.monotonic()
         self._feed = Feed(settings.interval_s)
+        self._gallery = Gallery()
+        self._watching = Watching(paths, self._gallery, lambda cleared: self._app(cleared))
         if settings.slo not in PRESETS:
             raise SettingError(f"There is no SLO {settings.slo!r}; there are {', '.join(PRESETS)}.")
         self._collector = Collector(slo=PRESETS[settings.slo], patience_s=settings.interval_s / 2)
@@ -178,9 +184,11 @@ class Stack:
             )
             self._comparer = Comparer(self._population, self._engine, self, self.paths, seen=lambda: self._feed.latest)
             cleanup.push_async_callback(self._collector.aclose)
-            app = application(self._feed, self.execute, self._collector.requests, self._log_tail)
             self._note_pids()
-            await cleanup.enter_async_context(serve(app, listener))
+            await cleanup.enter_async_context(serve(self._app(), listener))
+            cleanup.push_async_callback(self._watching.close)
+            if self.settings.watchers:
+                await self._watchers(commands.Watchers(self.settings.watchers))
             ticker = asyncio.create_task(self._tick(), name="tick")
             engine = asyncio.create_task(self._bring_up(), name="engine")
             stopped = asyncio.create_task(self._stopping.wait(), name="stopping")
@@ -210,6 +218,16 @@ class Stack:
         if self.settings.attach is not None:
             return AttachedEngine(self.settings.attach, changed)
         return OwnEngine(self.settings, self.paths, otlp_endpoint, changed)
+
+    def _app(self, cleared: Callable[[bytes], bytes] | None = None) -> Starlette:
+        return application(
+            self._feed,
+            self.execute,
+            self._collector.requests,
+            self._log_tail,
+            gallery=self._gallery,
+            cleared=cleared,
+        )
 
     async def _bring_up(self) -> None:
         try:
@@ -461,6 +479,7 @@ class Stack:
             capacity=self._search.progress,
             comparison=self._comparer.progress,
             faults=self._faults.active(time.monotonic()),
+            audience=self._gallery.seen(),
         )
 
     @property
@@ -468,7 +487,8 @@ class Stack:
         return bool(self._told.max_in_flight or self.settings.max_in_flight or self._engine.max_num_seqs)
 
     def _event(self, kind: str, text: str, mark: str) -> None:
-        self._events.append(Event(at=time.monotonic(), wall=time.time(), kind=kind, text=text, mark=mark))
+        who = actor() if kind in MARKS else ""
+        self._events.append(Event(at=time.monotonic(), wall=time.time(), kind=kind, text=text, mark=mark, who=who))
 
     def _log_tail(self, child: str, lines: int) -> list[str] | None:
         path = self.paths.logs / f"{child}.log"
@@ -489,6 +509,8 @@ class Stack:
             return self._done("marker", command.note or "marker")
         if isinstance(command, commands.Record):
             return self._record(command)
+        if isinstance(command, commands.Watchers):
+            return await self._watchers(command)
         if isinstance(command, commands.Limits | commands.Policy) and self._imposed is not None:
             return Answer(ok=False, message=COMPARING)
         if isinstance(command, commands.Limits | commands.Policy) and not self._driving:
@@ -665,6 +687,20 @@ class Stack:
         self._restarting = asyncio.create_task(self._engine.restart(kind.name), name="restart")
         done = self._done("restart", f"cold restart ({kind.label})")
         return Answer(ok=True, message=f"{done.message} Cold: {kind.clears}. Warm still: {kind.keeps}.")
+
+    async def _watchers(self, command: commands.Watchers) -> Answer:
+        """Let a group watch, or nobody any more."""
+        if command.group is None:
+            if not await self._watching.close():
+                return Answer(ok=False, message="Nobody may watch as it is.")
+            return self._done("watchers", "nobody may watch any more")
+        try:
+            path = await self._watching.let_in(command.group)
+        except SettingError as error:
+            self._event("watchers", str(error), "x")
+            return Answer(ok=False, message=str(error))
+        done = self._done("watchers", f"the group {command.group} may watch")
+        return Answer(ok=True, message=f"{done.message} They open it with `spark-serve console --watch {path}`.")
 
     def _drive(self, command: commands.Drive) -> Answer:
         if not self._engine.attached:

@@ -37,6 +37,7 @@ from server.telemetry.load_series import NO_LOAD, LoadSeries
 from server.telemetry.scraper import TIMEOUT_S, ScrapeError, SourceLog, fetch, fetch_metrics
 from server.telemetry.snapshot import (
     ActiveFault,
+    Audience,
     Engine,
     Event,
     Feel,
@@ -79,6 +80,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     capacity: Progress | None = None
     comparison: CompareProgress | None = None
     faults: list[ActiveFault] = []
+    audience: Audience = Audience()
+    balance: str = ""
+    """How the gateway chooses among endpoints; empty: there is one."""
 
 
 class Collector:
@@ -274,6 +278,7 @@ class Collector:
             capacity=facts.capacity,
             comparison=facts.comparison,
             faults=facts.faults,
+            audience=facts.audience,
             events=facts.events[-EVENTS:],
             sources=self._states(now),
         )
