@@ -20,7 +20,7 @@ from typing import NoReturn, get_args
 import msgspec
 import psutil
 
-from console import compare_verb, fault_verb, load_verbs, request_verb
+from console import compare_verb, fault_verb, load_verbs, request_verb, watch_verb
 from console.output import WIPE, printable
 from console.sources.base import Source
 from console.verb import UsageError, count, port, positive, seconds_or_off, send
@@ -28,9 +28,9 @@ from server import commands
 from server.client import StackClient, StackError
 from server.config import SettingError, StackSettings, be_private, default_paths
 from server.engine.errors import EngineError
-from server.gateway.policy import LimitKind, Order, Overload, PolicyChange
+from server.gateway.policy import Balance, LimitKind, Order, Overload, PolicyChange
 
-ORDERS, LIMITS, OVERLOADS = get_args(Order), get_args(LimitKind), get_args(Overload)
+ORDERS, LIMITS, OVERLOADS, BALANCES = get_args(Order), get_args(LimitKind), get_args(Overload), get_args(Balance)
 SMALLEST_TERMINAL = (60, 16)
 DOWN_TIMEOUT_S = 60.0
 
@@ -131,6 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     console.add_argument("--once", action="store_true", help="print one frame of the running stack and exit")
     console.add_argument("--json", action="store_true", help="with --once: the whole snapshot as JSON")
     console.add_argument("--replay", metavar="FILE", type=Path, help="play a recording instead")
+    console.add_argument(
+        "--watch", nargs="?", const="", metavar="SOCKET|USER", help="watch somebody's stack, read-only, where they allow it"
+    )
     console.add_argument("--ephemeral", action="store_true", help="stop the stack when the console is left")
 
     up = verb("up", _up, "Bring the stack up in the background.")
@@ -174,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     compare_verb.add(verb)
     fault_verb.add(verb)
     request_verb.add(verb)
+    watch_verb.add(verb)
 
     engine = verb("engine", _engine_help, "Install vLLM in an environment of its own, or look at what is there.")
     actions = engine.add_subparsers(dest="action", metavar="ACTION")
@@ -248,7 +252,15 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
     )
     engine.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub model")
     engine.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
-    engine.add_argument("--attach", metavar="URL", help="watch an engine that already runs there")
+    engine.add_argument(
+        "--attach", action="append", metavar="URL", help="watch an engine that already runs there; again for each replica"
+    )
+    engine.add_argument(
+        "--balance",
+        choices=BALANCES,
+        default="least",
+        help="which replica gets the next request: the one with the fewest (default), or each in turn",
+    )
     engine.add_argument("--drive", action="store_true", help="allow load on an attached engine (asks once)")
     engine.add_argument("--no-discover", action="store_true", help="do not look for an engine that already runs")
     engine.add_argument("--engine-python", metavar="PATH", help="interpreter of an environment that has vLLM")
@@ -271,6 +283,7 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
     _policy_options(gateway)
     load_verbs.add_people(parser)
     parser.add_argument("--record", metavar="FILE", type=Path, help="record from the start")
+    parser.add_argument("--watchers", default="", metavar="GROUP", help="let the members of this group watch")
 
 
 def _settings(options: argparse.Namespace) -> StackSettings:
@@ -286,7 +299,10 @@ def _settings(options: argparse.Namespace) -> StackSettings:
         model=model,
         revision=options.revision,
         trust_remote_code=options.trust_remote_code,
-        attach=options.attach,
+        attach=options.attach[0] if options.attach else None,
+        replicas=options.attach[1:] if options.attach else [],
+        balance=options.balance,
+        watchers=options.watchers,
         drive=options.drive,
         engine_python=os.path.abspath(options.engine_python) if options.engine_python else None,
         engine_args=options.engine_arg,
@@ -315,7 +331,7 @@ def _bring_up(client: StackClient, options: argparse.Namespace) -> None:
     if settings.attach is None and not options.no_discover:
         settings = _offer_attach(settings)
     if settings.attach and settings.drive:
-        _confirm(f"Send load to {settings.attach}, which somebody else started?")
+        _confirm(f"Send load to {', '.join([settings.attach, *settings.replicas])}, which somebody else started?")
     check(settings, client.paths)
     client.start(settings)
 
@@ -373,9 +389,15 @@ def _console(options: argparse.Namespace) -> int:
     if options.json and not options.once:
         raise UsageError("--json goes with --once.")
     client = StackClient(default_paths())
+    watched = None if options.watch is None else watch_verb.place(options.watch)
     if options.once:
-        return _print_snapshot(client, options.json)
+        return _print_snapshot(client if watched is None else watch_verb.client_of(watched), options.json)
     _check_terminal()
+    if watched is not None:
+        from console.sources.live import LiveSource
+
+        source = LiveSource(watched.socket, can_send=False)
+        return _open(source, client, ephemeral=False, title_note=f"watching {watched.owner}'s stack")
     if options.replay is not None:
         from console.sources.replay import ReplaySource
         from server.telemetry.recording import RecordingError, read
@@ -395,7 +417,7 @@ def _console(options: argparse.Namespace) -> int:
     return _open(LiveSource(client.paths.socket), client, ephemeral=options.ephemeral)
 
 
-def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
+def _open(source: Source, client: StackClient, *, ephemeral: bool, title_note: str = "") -> int:
     """Run the cockpit until it is left; its last words go to the restored terminal."""
     gc.disable()  # what is imported lives for ever: looking through it again and again is a sixth of the start
     from console.app import CockpitApp
@@ -403,7 +425,7 @@ def _open(source: Source, client: StackClient, *, ephemeral: bool) -> int:
 
     gc.freeze()
     gc.enable()
-    app = CockpitApp(source, trouble=Trouble(client.paths.logs / "console.log"))
+    app = CockpitApp(source, title_note=title_note, trouble=Trouble(client.paths.logs / "console.log"))
     daemon = client.daemon()
     left = app.run()
     if left is None:

@@ -262,7 +262,7 @@ class PeerProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope.setdefault("extensions", {})[PEER] = self.peer  # type: ignore[typeddict-item,index]
+        self.scope.setdefault("extensions", {})[PEER] = self.peer  # type: ignore[assignment]
 
 
 class OwnersOnly(PeerProtocol):

@@ -36,6 +36,7 @@ from server.engine.launch import reachable
 from server.engine.lifecycle import AttachedEngine, Lifecycle, OwnEngine
 from server.engine.logfile import tail
 from server.engine.processes import roles
+from server.engine.replicas import AttachedReplicas
 from server.faults.catalogue import MARK, FaultError
 from server.faults.client import ClientEdge
 from server.faults.host import HostEdge
@@ -107,7 +108,7 @@ class Stack:
         self._began = time.monotonic()
         self._feed = Feed(settings.interval_s)
         self._gallery = Gallery()
-        self._watching = Watching(paths, self._gallery, lambda cleared: self._app(cleared))
+        self._watching = Watching(paths, self._gallery, self._app)
         if settings.slo not in PRESETS:
             raise SettingError(f"There is no SLO {settings.slo!r}; there are {', '.join(PRESETS)}.")
         self._collector = Collector(slo=PRESETS[settings.slo], patience_s=settings.interval_s / 2)
@@ -131,8 +132,8 @@ class Stack:
         self._load_task: asyncio.Task[None] | None = None
         self._told = PolicyChange()
         """What a person has set on the running stack."""
-        self._budget_told: int | None = None
-        """The KV cache's size that the gateway knows of."""
+        self._budget_told: tuple[int | None, int | None] = (None, None)
+        """The KV cache's size and the slots that the gateway knows of."""
         self._recorder: Recorder | None = None
         self._seq = 0
         self._engine: Lifecycle
@@ -215,6 +216,8 @@ class Stack:
 
     def _make_engine(self, otlp_endpoint: str) -> Lifecycle:
         changed = self._engine_changed
+        if self.settings.attach is not None and self.settings.replicas:
+            return AttachedReplicas([self.settings.attach, *self.settings.replicas], changed)
         if self.settings.attach is not None:
             return AttachedEngine(self.settings.attach, changed)
         return OwnEngine(self.settings, self.paths, otlp_endpoint, changed)
@@ -270,8 +273,10 @@ class Stack:
         state = "ready" if self._engine.phase == "ready" else "starting"
         return [
             *(sys.executable, "-m", "server.gateway", "--host", self.settings.gateway_host),
-            *("--port", str(self._gateway_port), "--engine-url", self._way_to_engine, "--engine-state", state),
+            *("--port", str(self._gateway_port), "--engine-state", state),
             *("--policy", msgspec.json.encode(self._whole_policy()).decode()),
+            *(part for url in (self._way_to_engine, *self._others) for part in ("--engine-url", url)),
+            *("--balance", self.settings.balance),
         ]
 
     def _gateway_ended(self, what: str) -> None:
@@ -281,7 +286,15 @@ class Stack:
     @property
     def _max_in_flight(self) -> int:
         """The engine's slots unless told otherwise: then the waiting happens where the policy is."""
-        return self._told.max_in_flight or self.settings.max_in_flight or self._engine.max_num_seqs or GUESSED_SEQUENCES
+        return self._told.max_in_flight or self.settings.max_in_flight or self._slots or GUESSED_SEQUENCES
+
+    @property
+    def _slots(self) -> int | None:
+        """The engine's; of replicas, which ranks there are is seen in their figures alone."""
+        latest = self._feed.latest
+        if latest is not None and latest.replicas is not None and latest.engine.max_num_seqs.v:
+            return round(latest.engine.max_num_seqs.v)
+        return self._engine.max_num_seqs
 
     @property
     def _max_queue(self) -> int:
@@ -363,7 +376,14 @@ class Stack:
         state: gateway.EngineState = "ready" if ready else "starting" if starting else "down"
         self._send_policy()
         hold = starting or self._engine.comes_back
-        self._gateway.send(gateway.SetEngine(state, self._way_to_engine if ready else None, hold=hold))
+        way = self._way_to_engine if ready else None
+        urls = [way, *self._others] if way is not None and self._others else []
+        self._gateway.send(gateway.SetEngine(state, way, hold, urls))
+
+    @property
+    def _others(self) -> list[str]:
+        """Further endpoints, beside the engine's first."""
+        return self._engine.urls[1:] if isinstance(self._engine, AttachedReplicas) else []
 
     @property
     def _way_to_engine(self) -> str:
@@ -425,7 +445,7 @@ class Stack:
     async def _measure(self) -> None:
         engine_url = self._engine.url if self._engine.scrapes else None
         gateway_url = self._gateway_url if self._gateway_up.is_set() else None
-        await self._collector.scrape(engine_url, gateway_url, self._pids())
+        await self._collector.scrape(engine_url, gateway_url, self._pids(), others=self._others)
         self._seq += 1
         snapshot = self._collector.snapshot(self._facts(), time.monotonic(), time.time())
         felt = msgspec.structs.replace(snapshot.engine.start, meanwhile=self._interruption.read(snapshot.queue))
@@ -433,7 +453,7 @@ class Stack:
         await self._feed.publish(snapshot)
         self._write(snapshot)
         self._note_pids()
-        if self._kv_tokens() != self._budget_told:
+        if (self._kv_tokens(), self._slots) != self._budget_told:
             self._send_policy()
 
     def _write(self, snapshot: Snapshot) -> None:
@@ -456,8 +476,9 @@ class Stack:
 
     def _pids(self) -> Pids:
         engine, gateway_pid = self._engine.measured_pid, self._gateway.pid
+        engines = self._engine.measured_pids if isinstance(self._engine, AttachedReplicas) else [engine] if engine else []
         return {
-            "engine": [engine] if engine else [],
+            "engine": engines,
             "gateway": [gateway_pid] if gateway_pid else [],
             "load": self._population.pids,
             "stack": [os.getpid()],
@@ -480,11 +501,13 @@ class Stack:
             comparison=self._comparer.progress,
             faults=self._faults.active(time.monotonic()),
             audience=self._gallery.seen(),
+            balance=self.settings.balance if self._others else "",
+            slots=self._engine.slots if isinstance(self._engine, AttachedReplicas) else [],
         )
 
     @property
     def _told_in_flight(self) -> bool:
-        return bool(self._told.max_in_flight or self.settings.max_in_flight or self._engine.max_num_seqs)
+        return bool(self._told.max_in_flight or self.settings.max_in_flight or self._slots)
 
     def _event(self, kind: str, text: str, mark: str) -> None:
         who = actor() if kind in MARKS else ""
@@ -625,7 +648,7 @@ class Stack:
         return msgspec.structs.replace(policy, token_budget=budget)
 
     def _send_policy(self) -> None:
-        self._budget_told = self._kv_tokens()
+        self._budget_told = (self._kv_tokens(), self._slots)
         self._gateway.send(msgspec.convert(self._whole_policy().said(), gateway.SetPolicy))
 
     def _whole_policy(self) -> PolicyChange:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import grp
-import hashlib
 import os
 import socket
 import stat
@@ -27,42 +25,11 @@ from server.commands import Answer
 from server.config import Paths, SettingError
 from server.control import PeerProtocol, bind, serve
 from server.telemetry.snapshot import snapshot_decoder, snapshot_encoder
+from server.watch_place import SOCKET, folder_of, group_id
 
-SHARED = Path("/tmp")  # noqa: S108 - a folder of ours in it, whose owner and mode are checked at both ends
-NAME = "spark-serve-watch"
-SOCKET = "stack.sock"
 MOST_CONNECTIONS = 64
 """A console has two: one for the stream, one for single requests."""
 MOST_OF_ONE_USER = 16
-
-
-def folder_of(paths: Paths, uid: int | None = None) -> Path:
-    """Where this stack's watchers' socket lies; several stacks of one user have one each."""
-    digest = hashlib.sha256(os.fsencode(paths.runtime)).hexdigest()[:8]
-    return SHARED / f"{NAME}-{os.getuid() if uid is None else uid}-{digest}"
-
-
-def group_id(name: str) -> int:
-    """A group that this process can give things to. Raises SettingError."""
-    try:
-        gid = grp.getgrnam(name).gr_gid
-    except (KeyError, ValueError):
-        raise SettingError(f"There is no group {name!r} on this machine; `getent group` lists those there are.") from None
-    mine = {os.getgid(), *os.getgroups()}
-    if gid not in mine and os.getuid() != 0:
-        names = ", ".join(sorted(_group_name(one) for one in mine))
-        raise SettingError(
-            f"You are not in the group {name}, so nothing of yours can be given to it; your groups are {names} "
-            "(a new membership counts from the next login)."
-        )
-    return gid
-
-
-def _group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
 
 
 class Places:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import httpx
 import msgspec
 
 from console.sources.base import SourceGoneError
-from server.commands import PAST, Answer, Command
+from server.commands import FROM, PAST, Answer, Command
 from server.telemetry.snapshot import SCHEMA_VERSION, JoinedRequest, Snapshot, snapshot_decoder
 
 SILENCE_S = 10.0
@@ -28,12 +29,12 @@ class _Version(msgspec.Struct):
 
 
 class LiveSource:
-    """A stack that answers on `socket`."""
+    """A stack that answers on `socket`; another user's, which is only watched, with `can_send` False."""
 
     kind: Literal["live"] = "live"
-    can_send = True
 
-    def __init__(self, socket: Path, *, history: int = 300, retry_s: float = 1.0) -> None:
+    def __init__(self, socket: Path, *, history: int = 300, retry_s: float = 1.0, can_send: bool = True) -> None:
+        self.can_send = can_send
         self.history = history
         """Snapshots of the past to ask for."""
         self.retry_s = retry_s
@@ -45,6 +46,7 @@ class LiveSource:
         return httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(self._socket), verify=False),  # no TLS on a Unix socket
             base_url="http://stack",
+            headers={FROM: terminal()},
             timeout=httpx.Timeout(SILENCE_S, connect=2.0),
             trust_env=False,
         )
@@ -54,7 +56,7 @@ class LiveSource:
         try:
             async with self._client.stream("GET", "/v1/snapshots", params={"history": self.history}) as response:
                 if response.status_code != httpx.codes.OK:
-                    raise SourceGoneError(f"the stack answered {response.status_code}")
+                    raise SourceGoneError(_refusal(response.status_code, await response.aread()))
                 self.behind = _number(response.headers.get(PAST, ""))
                 pending = bytearray()
                 async for chunk in response.aiter_raw():
@@ -100,6 +102,23 @@ class LiveSource:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+def terminal() -> str:
+    """The terminal this console is on, as the others know it: `pts/3`; `console` where it has no name."""
+    try:
+        return os.ttyname(0).removeprefix("/dev/")
+    except OSError:
+        return "console"
+
+
+def _refusal(status: int, body: bytes) -> str:
+    """The stack's own sentence where it gave one."""
+    try:
+        said = msgspec.json.decode(body, type=Answer).message
+    except msgspec.DecodeError:
+        said = ""
+    return said.rstrip(".") or f"the stack answered {status}"
 
 
 def decode(line: bytes) -> Snapshot:

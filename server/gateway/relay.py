@@ -99,7 +99,8 @@ class Gateway:
         access: Access | None = None,
         stall_s: float = STALL_S,
     ) -> None:
-        """`engine_url`: one, or several that `balance` chooses among. `stall_s`: after so many seconds without taking a byte a client is cut off. Raises ValueError."""
+        """`engine_url`: one, or several that `balance` chooses among. `stall_s`: after so many seconds without taking a byte a
+        client is cut off. Raises ValueError."""
         self.admission = Admission(policy, engine=engine_state)
         self.metrics = GatewayMetrics(
             self.admission,
