@@ -132,7 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     console.add_argument("--json", action="store_true", help="with --once: the whole snapshot as JSON")
     console.add_argument("--replay", metavar="FILE", type=Path, help="play a recording instead")
     console.add_argument(
-        "--watch", nargs="?", const="", metavar="SOCKET|USER", help="watch somebody's stack, read-only, where they allow it"
+        "--watch",
+        nargs="?",
+        const="",
+        metavar="SOCKET|USER",
+        help="watch somebody's stack, read-only, where they allow it",
     )
     console.add_argument("--ephemeral", action="store_true", help="stop the stack when the console is left")
 
@@ -253,7 +257,10 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub model")
     engine.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     engine.add_argument(
-        "--attach", action="append", metavar="URL", help="watch an engine that already runs there; again for each replica"
+        "--attach",
+        action="append",
+        metavar="URL",
+        help="watch an engine that already runs there; again for each replica",
     )
     engine.add_argument(
         "--balance",

@@ -232,6 +232,15 @@ DEEDS: tuple[Deed, ...] = (
     Deed("show_screen('engine')", "3", "3", "engine", "Cold start, versions, limits, arguments", rank=3),
     Deed("show_screen('load')", "4", "4", "load", "Who is out there and what they ask, edited live", rank=4),
     Deed("show_screen('capacity')", "5", "5", "capacity", "How many people this setup serves", rank=4),
+    Deed(
+        "audience",
+        "w",
+        "w",
+        "who is here",
+        "Who watches this stack since when, and who acted last",
+        title="watchers: who is here",
+        rank=0,
+    ),
     Deed("detach", "q,ctrl+c", "q", "detach", "Leave; the stack lives on", rank=3),
     Deed("stop", "Q", "Q", "stop", "Stop the stack, after asking", "stack"),
     Deed(

@@ -476,7 +476,9 @@ class Stack:
 
     def _pids(self) -> Pids:
         engine, gateway_pid = self._engine.measured_pid, self._gateway.pid
-        engines = self._engine.measured_pids if isinstance(self._engine, AttachedReplicas) else [engine] if engine else []
+        engines = (
+            self._engine.measured_pids if isinstance(self._engine, AttachedReplicas) else [engine] if engine else []
+        )
         return {
             "engine": engines,
             "gateway": [gateway_pid] if gateway_pid else [],

@@ -31,7 +31,9 @@ def group_id(name: str) -> int:
     try:
         gid = grp.getgrnam(name).gr_gid
     except (KeyError, ValueError):
-        raise SettingError(f"There is no group {name!r} on this machine; `getent group` lists those there are.") from None
+        raise SettingError(
+            f"There is no group {name!r} on this machine; `getent group` lists those there are."
+        ) from None
     mine = {os.getegid(), *os.getgroups()}
     if gid not in mine and os.geteuid() != 0:
         names = ", ".join(sorted(_group_name(one) for one in mine))
@@ -103,7 +105,9 @@ def _checked(path: Path) -> WatchPlace:
     try:
         folder = path.parent.lstat()
         if not stat.S_ISDIR(folder.st_mode) or folder.st_mode & 0o022:
-            raise SettingError(f"{path.parent} is no folder that its owner alone can write to; it is not to be trusted.")
+            raise SettingError(
+                f"{path.parent} is no folder that its owner alone can write to; it is not to be trusted."
+            )
         seen = path.lstat()
         if not stat.S_ISSOCK(seen.st_mode) or seen.st_uid != folder.st_uid:
             raise SettingError(f"{path} is not a socket of its folder's owner; it is not to be trusted.")
@@ -112,7 +116,9 @@ def _checked(path: Path) -> WatchPlace:
             probe.connect(os.fspath(path))
             _, listener, _ = struct.unpack("iII", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     except PermissionError:
-        raise SettingError(f"{path} is for a group that you are not in (a new membership counts from the next login).") from None
+        raise SettingError(
+            f"{path} is for a group that you are not in (a new membership counts from the next login)."
+        ) from None
     except FileNotFoundError:
         raise SettingError(f"There is no socket {path}; the stack is down, or nobody may watch it any more.") from None
     except OSError as error:

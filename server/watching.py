@@ -131,7 +131,9 @@ class Watching:
             path = self._prepare()
             listener = self._bind(path, gid)
         except OSError as error:
-            raise SettingError(f"The watchers' socket in {self._folder} cannot be made: {error.strerror or error}.") from None
+            raise SettingError(
+                f"The watchers' socket in {self._folder} cannot be made: {error.strerror or error}."
+            ) from None
         app = ReadOnly(self._make(cleared(user_name(os.getuid()))))
         protocol = type("MembersOf", (Members,), {"gid": gid, "places": Places()})
         self._open = contextlib.AsyncExitStack()

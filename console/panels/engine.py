@@ -9,6 +9,7 @@ from console.ink import Line, Span, beside, cut, fit, frame, line, wrap
 from console.panels.anatomy import anatomy, felt, kinds_line, kinds_table, total
 from console.panels.beat import beat_style
 from console.panels.queue import queue_panel
+from console.panels.replicas import replicas
 from console.panels.start import coldness, left_s
 from console.view import View, figure
 from server.telemetry.snapshot import ColdStart, Engine, Queue, Value
@@ -28,7 +29,15 @@ def engine(view: View, cells: int, rows: int) -> list[Line]:
     shown = view.snapshot.engine if view.snapshot else Engine()
     queue = view.snapshot.queue if view.snapshot else Queue()
     log = LOG_ROWS if rows >= 48 else 6 if rows >= 34 else 0
-    lines = _start(shown, cells, max(5, rows - log - (FACTS_ROWS if rows >= 36 else 7)))
+    found = view.snapshot.replicas if view.snapshot else None
+    most = max(5, rows - log - (FACTS_ROWS if rows >= 36 else 7))
+    if found is None:
+        lines = _start(shown, cells, most)
+    elif shown.attached:  # whose start nobody here has seen
+        lines = replicas(view, cells, min(most, len(found.members) + 6))
+    else:
+        several = min(most // 2, len(found.members) + 6)
+        lines = replicas(view, cells, several) + _start(shown, cells, most - several)
     upper = len(lines)
     lower = rows - upper - log
     line_of = QUEUE_CELLS if cells >= QUEUE_FROM and queue.rules is not None else 0

@@ -85,10 +85,12 @@ def ticker(snapshot: Snapshot, cells: int) -> Line:
 
 def _event(event: Event) -> Line:
     mark = fmt.sanitize(event.mark, 1)
+    who = f" {fmt.sanitize(event.who, 30)}" if event.who else ""
     return line(
         Span(fmt.time_of_day(event.wall), "faint"),
         Span(f" {mark} ", "mark"),
-        Span(f"{fmt.sanitize(event.text, 60)}   ", "text"),
+        Span(fmt.sanitize(event.text, 60), "text"),
+        Span(f"{who}   ", "label", "who did it"),
     )
 
 

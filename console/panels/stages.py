@@ -239,7 +239,7 @@ def _server(snapshot: Snapshot, room: int) -> Column:
     else:
         batch = figure(running, fmt.count(running.v), style="warn" if full else "figure")
         batch += line(Span(of if running.v is not None else "", "label", fmt.sanitize(engine.max_num_seqs.why)))
-    first: Line = line(Span("batch ", "label")) + batch
+    first = pick(room, line(Span("batch ", "label")) + batch, batch)
     usage = fmt.known(engine.kv_usage.v)
     hot = "bad" if usage is not None and usage >= 0.95 else "figure"
     second: Line = line(Span("KV ", "label")) + figure(engine.kv_usage, fmt.share(usage), style=hot)
@@ -252,7 +252,8 @@ def _server(snapshot: Snapshot, room: int) -> Column:
     mean = joined.mean_s if joined else engine.prefill_s.mean
     exact = joined.exact if joined else engine.prefill_s.exact
     if inside and room < 20:
-        third: Line = line(Span(fmt.count(inside), "warn"), Span(" wait in it", "label"))
+        count = Span(fmt.count(inside), "warn")
+        third = pick(room, line(count, Span(" wait in it", "label")), line(count, Span(" wait", "label")))
     else:
         text = ("" if exact else "~") + fmt.seconds(mean) if fmt.known(mean) is not None else fmt.ABSENT_TEXT
         third = line(

@@ -161,7 +161,9 @@ class AttachedReplicas:
             return
         self.phase = "ready"
         here = len(self._found)
-        self._changed(f"attached to {here} replicas" if not refused else f"attached to {here} of {len(self.urls)} replicas")
+        self._changed(
+            f"attached to {here} replicas" if not refused else f"attached to {here} of {len(self.urls)} replicas"
+        )
         if refused:
             self._asking = asyncio.create_task(self._ask_again(), name="replicas")
 

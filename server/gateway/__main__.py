@@ -40,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m server.gateway", description="The gateway in front of one engine.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8101, help="0 lets the kernel choose")
-    parser.add_argument("--engine-url", required=True, action="append", help="http://HOST:PORT; again for each further one")
+    parser.add_argument(
+        "--engine-url", required=True, action="append", help="http://HOST:PORT; again for each further one"
+    )
     parser.add_argument("--balance", choices=get_args(Balance), default="least", help="which of several gets the next")
     parser.add_argument("--max-in-flight", type=int)
     parser.add_argument("--max-queue", type=int)

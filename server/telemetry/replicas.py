@@ -186,9 +186,7 @@ class Engines:
                 rows.append(_Row(endpoint, rank, member, called, answers))
         return rows
 
-    def _replica(
-        self, row: _Row, now: float, slots: Sequence[int | None], gateway: Sequence[ReplicaState]
-    ) -> Replica:
+    def _replica(self, row: _Row, now: float, slots: Sequence[int | None], gateway: Sequence[ReplicaState]) -> Replica:
         endpoint = row.endpoint
         place = self.endpoints.index(endpoint)
         figures = row.member.series.fill(Engine(), now)
@@ -261,5 +259,9 @@ def summed(engine: Engine, replicas: Replicas) -> Engine:
     slots = [one for one in each if one is not None]
     if len(slots) < len(each) or not slots:
         return engine
-    note = "" if replicas.answering == len(replicas.members) else f"{replicas.answering} of {len(replicas.members)} replicas"
+    note = (
+        ""
+        if replicas.answering == len(replicas.members)
+        else f"{replicas.answering} of {len(replicas.members)} replicas"
+    )
     return msgspec.structs.replace(engine, max_num_seqs=Value(v=math.fsum(slots), src="config", why=note))

@@ -471,6 +471,7 @@ LimitName = Literal[
     "compute",
     "front end",
     "slow clients",
+    "uneven replicas",
     "",
 ]
 
@@ -667,6 +668,8 @@ class JoinedRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """good, miss or excluded (`loadgen.slo.judge`); empty where nobody judged."""
     missed: str = ""
     """Which part of the promise was broken (`loadgen.slo.Miss`); empty when none was."""
+    replica: str = ""
+    """HOST:PORT of the engine it was sent to, where there are several."""
 
 
 snapshot_encoder = msgspec.json.Encoder()

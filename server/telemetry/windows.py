@@ -51,7 +51,10 @@ class Buckets:
         if self.edges == other.edges:
             counts = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
             return Buckets(self.edges, counts, self.total + other.total)
-        mine, theirs = dict(zip(self.edges, self.counts, strict=True)), dict(zip(other.edges, other.counts, strict=True))
+        mine, theirs = (
+            dict(zip(self.edges, self.counts, strict=True)),
+            dict(zip(other.edges, other.counts, strict=True)),
+        )
         edges = tuple(edge for edge in self.edges if edge in theirs)
         return Buckets(edges, tuple(mine[edge] + theirs[edge] for edge in edges), self.total + other.total)
 
