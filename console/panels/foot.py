@@ -85,13 +85,11 @@ def ticker(snapshot: Snapshot, cells: int) -> Line:
 
 def _event(event: Event) -> Line:
     mark = fmt.sanitize(event.mark, 1)
-    who = f" {fmt.sanitize(event.who, 30)}" if event.who else ""
-    return line(
-        Span(fmt.time_of_day(event.wall), "faint"),
-        Span(f" {mark} ", "mark"),
-        Span(fmt.sanitize(event.text, 60), "text"),
-        Span(f"{who}   ", "label", "who did it"),
-    )
+    text = fmt.sanitize(event.text, 60)
+    head = line(Span(fmt.time_of_day(event.wall), "faint"), Span(f" {mark} ", "mark"))
+    if not event.who:
+        return head + line(Span(f"{text}   ", "text"))
+    return head + line(Span(text, "text"), Span(f" {fmt.sanitize(event.who, 30)}   ", "label", "who did it"))
 
 
 def status(view: View, cells: int, rows: int) -> list[Line]:

@@ -12,6 +12,7 @@ from console import cli
 from server.config import StackSettings
 from server.engine.errors import EngineError
 from server.engine.replicas import endpoints
+from server.watch_place import group_id
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,4 @@ def test_what_cannot_be_done_is_one_sentence(
 
 
 def test_a_group_of_ours_can_be_given() -> None:
-    from server.watch_place import group_id
-
     assert group_id(grp.getgrgid(os.getegid()).gr_name) == os.getegid()

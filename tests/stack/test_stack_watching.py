@@ -44,7 +44,8 @@ with socket.socket(socket.AF_UNIX) as wire:
     wire.settimeout(20)
     wire.connect(path)
     body = b'{"command":"burst"}' if method == "POST" else b""
-    wire.sendall(f"{method} {target} HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\ncontent-length: {len(body)}\\r\\n\\r\\n".encode() + body)
+    head = f"{method} {target} HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\ncontent-length: {len(body)}\\r\\n\\r\\n"
+    wire.sendall(head.encode() + body)
     said = b""
     while data := wire.recv(65536):
         said += data
@@ -214,12 +215,8 @@ async def test_there_is_an_end_of_places(tmp_path: Path, monkeypatch: pytest.Mon
         there[0][1].close()
         await until(lambda: len(stack.gallery.seen().viewers) == 1)
 
-        async def answered() -> bool:
-            async with stack.http(path) as http:
-                return (await http.get("/v1/snapshot")).status_code == 200
-
-        while not await answered():
-            await asyncio.sleep(0.01)
+        async with stack.http(path) as http:
+            assert (await http.get("/v1/snapshot")).status_code == 200
         there[1][1].close()
 
 
@@ -337,7 +334,7 @@ def test_the_only_stack_is_found_by_itself_or_by_its_user(shared: Path) -> None:
         with listening(shared / f"{name}-bb"), pytest.raises(SettingError, match="Several stacks can be watched"):
             watch_place.find(ME)
         first.close()
-    with pytest.raises(SettingError, match="Nothing answers on .*; the stack is down"):
+    with pytest.raises(SettingError, match=r"Nothing answers on .*; the stack is down"):
         watch_place.find(str(shared / f"{name}-aa" / watch_place.SOCKET))
 
 
