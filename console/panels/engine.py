@@ -44,8 +44,11 @@ def engine(view: View, cells: int, rows: int) -> list[Line]:
     left = FACTS_CELLS if line_of else cells // 2
     right = cells - left - line_of
     facts = frame(line(Span("what runs", "title")), _facts(shown, queue, left - 4, policy=not line_of), left, lower)
-    argv = _arguments(shown.argv, right - 4) or [line(Span(fmt.ABSENT_TEXT, "absent"))]
-    blocks = [(facts, left), (frame(line(Span("started with", "title")), argv, right, lower), right)]
+    head, argv = "started with", _arguments(shown.argv, right - 4)
+    if found is not None and shown.attached:
+        head, argv = "endpoints", [line(Span(fmt.sanitize(url, right - 4), "text")) for url in shown.url.split()]
+    argv = argv or [line(Span(fmt.ABSENT_TEXT, "absent"))]
+    blocks = [(facts, left), (frame(line(Span(head, "title")), argv, right, lower), right)]
     if line_of:
         blocks.insert(1, (queue_panel(view, line_of, lower), line_of))
     lines += beside(blocks)
@@ -131,7 +134,7 @@ def _facts(engine: Engine, queue: Queue, room: int, *, policy: bool) -> list[Lin
         ("engine", f"{engine.name} {engine.version}"),
         ("model", engine.model + (f" ({', '.join(origin)})" if origin else "")),
         ("device", engine.device),
-        ("address", engine.url),
+        ("address", engine.url if " " not in engine.url else f"{len(engine.url.split())} endpoints"),
         ("process", "" if engine.pid is None else str(engine.pid)),
         ("stage times", times),
     )

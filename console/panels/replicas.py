@@ -185,6 +185,7 @@ def _sum(engine: Engine, found: Replicas, columns: Sequence[_Column], names: int
     if bar:
         running, slots = fmt.known(engine.running.v), fmt.known(engine.max_num_seqs.v)
         of = "" if running is None or slots is None else f"{fmt.count(running)} of {fmt.count(slots)} slots"
+        of = of if len(of) <= bar else of.replace(" of ", "/").removesuffix(" slots")
         spans += fit(line(Span(cut(of, bar), "label", "of those that answer")), bar + 1)
     for column in columns:
         spans += _right(column.total(engine), column.cells)
