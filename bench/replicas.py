@@ -41,7 +41,7 @@ from server.engine.models import prepare
 from server.telemetry.snapshot import Snapshot
 
 SLOTS = 4
-START_LIMIT_S = 150.0
+START_LIMIT_S = 240.0
 EVERY_S = 0.5
 TOLERANCE = 0.05
 COUNTERS = ("generation_tokens_total", "prompt_tokens_total", "prefix_cache_hits_total", "prefix_cache_queries_total")
@@ -81,7 +81,7 @@ class Reader:
     def rate(self, name: str, at: float, window_s: float) -> float:
         """Gained a second, over the readings nearest to the window's ends."""
         first, last = (min(self.pages, key=lambda page: abs(page.at - edge)) for edge in (at - window_s, at))
-        return (last.figures[name] - first.figures[name]) / (last.at - first.at)
+        return (last.figures.get(name, 0.0) - first.figures.get(name, 0.0)) / (last.at - first.at)
 
     def gauge(self, name: str, at: float, window_s: float) -> float:
         return statistics.fmean(page.figures[name] for page in self.pages if at - window_s <= page.at <= at)
@@ -158,8 +158,10 @@ def compared(snapshot: Snapshot, reader: Reader, shown: list[Snapshot]) -> list[
         ("generation_tokens_total", engine_.generation_tokens_per_s),
         ("prompt_tokens_total", engine_.prompt_tokens_per_s),
     ):
+        if value.v is None:
+            continue
         theirs = reader.rate(name, at - value.age_s, value.window_s or 10.0)
-        rows.append((name.replace("_total", "/s"), value.v or 0.0, theirs, 1.0))
+        rows.append((name.replace("_total", "/s"), value.v, theirs, 1.0))
     hits = engine_.prefix_hit_share
     if hits.v is not None and hits.window_s:
         asked, hit = (
@@ -241,7 +243,7 @@ def main() -> int:
         finished = client.requests(2000)
         names = [member.name for member in found.members]
         served = {place: sum(one.replica.endswith(place) for one in finished) for place in names}
-        finals = [round(page["e2e_request_latency_seconds_count"]) for page in reader.pages[-1].each]
+        finals = [round(page.get("e2e_request_latency_seconds_count", 0.0)) for page in reader.pages[-1].each]
         print(f"  requests by record      {served}; finished by the engines: {dict(zip(names, finals, strict=True))}")
         little = latest.little
         print(
