@@ -79,9 +79,15 @@ class Reader:
         self._stop.set()
 
     def rate(self, name: str, at: float, window_s: float) -> float:
-        """Gained a second, over the readings nearest to the window's ends."""
-        first, last = (min(self.pages, key=lambda page: abs(page.at - edge)) for edge in (at - window_s, at))
-        return (last.figures.get(name, 0.0) - first.figures.get(name, 0.0)) / (last.at - first.at)
+        """Gained a second, between the window's ends: their pages are read half a second apart, so what lies between two
+        readings is interpolated."""
+        return (self._total(name, at) - self._total(name, at - window_s)) / window_s
+
+    def _total(self, name: str, at: float) -> float:
+        before = max((page for page in self.pages if page.at <= at), key=lambda page: page.at, default=self.pages[0])
+        after = min((page for page in self.pages if page.at > at), key=lambda page: page.at, default=self.pages[-1])
+        low, high = before.figures.get(name, 0.0), after.figures.get(name, 0.0)
+        return low if after.at <= before.at else low + (high - low) * (at - before.at) / (after.at - before.at)
 
     def gauge(self, name: str, at: float, window_s: float) -> float:
         return statistics.fmean(page.figures[name] for page in self.pages if at - window_s <= page.at <= at)
