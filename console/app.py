@@ -43,6 +43,7 @@ from console.panels.capacity import searching
 from console.provoking import FaultDraft, kill_question
 from console.rules import ordered
 from console.screens.ask import AskKey, AskNote, HelpScreen
+from console.screens.audience import AudienceScreen
 from console.screens.base import MIN_CELLS, MIN_ROWS, CockpitScreen
 from console.screens.capacity import CapacityScreen
 from console.screens.engine import EngineScreen
@@ -314,7 +315,7 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
         """Draw the view on the screen below any question, and on the panel above it."""
         view = self.view()
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, CockpitScreen | PolicyScreen | FaultScreen):
+            if isinstance(screen, CockpitScreen | PolicyScreen | FaultScreen | AudienceScreen):
                 screen.show(view)
             if isinstance(screen, CockpitScreen):
                 return
@@ -433,6 +434,11 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
         if isinstance(self.screen, CockpitScreen):
             self.push_screen(FaultScreen())
 
+    def action_audience(self) -> None:
+        """The sheet with who watches and who acts."""
+        if isinstance(self.screen, CockpitScreen):
+            self.push_screen(AudienceScreen())
+
     def action_fault(self, name: str, value: str | None = None) -> None:
         """Provoke one, as it is by default or with this main setting; ask where it asks."""
         kind = NAMES[name]
@@ -541,7 +547,9 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
 
     def action_detach(self) -> None:
         """Leave; the stack lives on."""
-        if self.source.kind == "live":
+        if self.source.kind == "live" and not self.source.can_send:
+            text = "You watch no longer; the stack lives on."
+        elif self.source.kind == "live":
             text = "Detached. The stack lives on: `spark-serve console` comes back to it, `spark-serve down` stops it."
         else:
             text = ""

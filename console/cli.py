@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import msgspec
 import psutil
@@ -34,6 +34,7 @@ from console import (
     report_verb,
     request_verb,
     settings_verb,
+    watch_verb,
     web_verb,
 )
 from console.output import printable
@@ -44,11 +45,12 @@ from server import commands
 from server.client import NO_STACK, StackClient, StackError
 from server.config import SettingError, StackSettings, be_private, default_paths
 from server.engine.errors import EngineError
-from server.gateway.policy import PolicyChange
+from server.gateway.policy import Balance, PolicyChange
 
 if TYPE_CHECKING:
     from console.lessons.lesson import Lesson
 
+BALANCES = get_args(Balance)
 SMALLEST_TERMINAL = (60, 16)
 DOWN_TIMEOUT_S = 60.0
 
@@ -155,6 +157,13 @@ def _parser() -> argparse.ArgumentParser:
     console.add_argument("--json", action="store_true", help="with --once: the whole snapshot as JSON")
     replay_verb.add_console(console)
     console.add_argument(
+        "--watch",
+        nargs="?",
+        const="",
+        metavar="SOCKET|USER",
+        help="watch somebody's stack, read-only, where they allow it",
+    )
+    console.add_argument(
         "--homework", metavar="FILE", type=Path, help="what key e also fills in; written blank where there is none"
     )
     console.add_argument(
@@ -186,6 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     request_verb.add(verb)
     lesson_verb.add(verb, _lesson)
     settings_verb.add(verb)
+    watch_verb.add(verb)
     engine_verb.add(verb)
     help_verb.add(verb, parser)
 
@@ -200,7 +210,18 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
     )
     engine.add_argument("--revision", metavar="REV", help="branch, tag or commit of a hub model")
     engine.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
-    engine.add_argument("--attach", metavar="URL", help="watch an engine that already runs there")
+    engine.add_argument(
+        "--attach",
+        action="append",
+        metavar="URL",
+        help="watch an engine that already runs there; again for each replica",
+    )
+    engine.add_argument(
+        "--balance",
+        choices=BALANCES,
+        default="least",
+        help="which replica gets the next request: the one with the fewest (default), or each in turn",
+    )
     engine.add_argument("--drive", action="store_true", help="allow load on an attached engine (asks once)")
     engine.add_argument("--no-discover", action="store_true", help="do not look for an engine that already runs")
     engine.add_argument("--engine-python", metavar="PATH", help="interpreter of an environment that has vLLM")
@@ -223,6 +244,7 @@ def _stack_options(parser: argparse.ArgumentParser) -> None:
     policy_verbs.add_options(gateway)
     load_verbs.add_people(parser)
     parser.add_argument("--record", metavar="FILE", type=Path, help="record from the start")
+    parser.add_argument("--watchers", default="", metavar="GROUP", help="let the members of this group watch")
 
 
 def _settings(options: argparse.Namespace) -> StackSettings:
@@ -238,7 +260,10 @@ def _settings(options: argparse.Namespace) -> StackSettings:
         model=model,
         revision=options.revision,
         trust_remote_code=options.trust_remote_code,
-        attach=options.attach,
+        attach=options.attach[0] if options.attach else None,
+        replicas=options.attach[1:] if options.attach else [],
+        balance=options.balance,
+        watchers=options.watchers,
         drive=options.drive,
         engine_python=os.path.abspath(options.engine_python) if options.engine_python else None,
         engine_args=options.engine_arg,
@@ -267,7 +292,7 @@ def _bring_up(client: StackClient, options: argparse.Namespace) -> None:
     if settings.attach is None and not options.no_discover:
         settings = _offer_attach(settings)
     if settings.attach and settings.drive:
-        _confirm(f"Send load to {settings.attach}, which somebody else started?")
+        _confirm(f"Send load to {', '.join([settings.attach, *settings.replicas])}, which somebody else started?")
     check(settings, client.paths)
     client.start(settings)
 
@@ -327,8 +352,11 @@ def _console(options: argparse.Namespace) -> int:
     web_verb.check(options)
     replay_verb.check(options)
     client = StackClient(default_paths())
+    watched = None if options.watch is None else watch_verb.place(options.watch)
     if options.once:
-        return _print_snapshot(client, options.json, plain=options.plain)
+        return _print_snapshot(
+            client if watched is None else watch_verb.client_of(watched), options.json, plain=options.plain
+        )
     if options.baseline is not None:
         _check_recording(options.baseline)
     if options.homework is not None and options.replay is not None:
@@ -340,6 +368,11 @@ def _console(options: argparse.Namespace) -> int:
     _check_terminal()
     homework = None if options.homework is None else report_verb.named_homework(options.homework)
     liked = _liked(options)
+    if watched is not None:
+        from console.sources.live import LiveSource
+
+        source = LiveSource(watched.socket, can_send=False)
+        return _open(source, client, liked, ephemeral=False, title_note=f"watching {watched.owner}'s stack")
     if options.replay is not None:
         return _open(replay_verb.source(options.replay, options), client, liked, ephemeral=False)
     if client.running():
@@ -356,7 +389,7 @@ def _console(options: argparse.Namespace) -> int:
 
 def _console_in_browsers(client: StackClient, options: argparse.Namespace) -> int:
     """What has to be asked is asked here; the console that is shown finds a stack that runs."""
-    if options.replay is None and not client.running():
+    if options.replay is None and options.watch is None and not client.running():
         _bring_up(client, options)
     code = web_verb.serve(options, options.argv)
     return _down(options) if options.ephemeral and client.running() else code
@@ -395,7 +428,13 @@ def _lesson(lesson: Lesson) -> int:
 
 
 def _open(
-    source: Source, client: StackClient, liked: dict[str, Any], *, ephemeral: bool, lesson: Lesson | None = None
+    source: Source,
+    client: StackClient,
+    liked: dict[str, Any],
+    *,
+    ephemeral: bool,
+    lesson: Lesson | None = None,
+    title_note: str = "",
 ) -> int:
     """Run the cockpit until it is left; its last words go to the restored terminal."""
     gc.disable()  # what is imported lives for ever: looking through it again and again is a sixth of the start
@@ -404,7 +443,7 @@ def _open(
 
     gc.freeze()
     gc.enable()
-    app = cockpit(source, trouble=Trouble(client.paths.logs / "console.log"), **liked)
+    app = cockpit(source, title_note=title_note, trouble=Trouble(client.paths.logs / "console.log"), **liked)
     app.first_lesson = lesson
     daemon = client.daemon()
     left = app.run()

@@ -371,6 +371,15 @@ DEEDS: tuple[Deed, ...] = (
         Deed(f"theme('{one.name}')", "", "", "theme", one.says, title=f"theme: {one.name}", rank=0)
         for one in THEMES.values()
     ),
+    Deed(
+        "audience",
+        "w",
+        "w",
+        "who is here",
+        "Who watches this stack since when, and who acted last",
+        title="watchers: who is here",
+        rank=0,
+    ),
     Deed("detach", "q,ctrl+c", "q", "detach", "Leave; the stack lives on", rank=3),
     Deed("stop", "Q", "Q", "stop", "Stop the stack, after asking", "stack"),
     Deed(

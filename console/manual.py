@@ -56,6 +56,7 @@ PAGES: dict[str, Page] = {
             ("console", "open the running stack, or bring one up"),
             ("console --model shape:qwen3-8b --people 64", "a full-size shape with random weights"),
             ("console --attach http://127.0.0.1:8000", "watch a vLLM that runs, read-only"),
+            ("console --attach URL1 --attach URL2", "several replicas, their sum and their balance"),
             ("console --replay FILE --at '64 people+20'", "play a recording from there"),
             ("console --web", "the same console in browsers, read-only"),
             ("console --once", "one frame as text"),
@@ -88,6 +89,17 @@ PAGES: dict[str, Page] = {
             ("lesson words", "the figures, acts and moments a lesson can name"),
         ),
         ("console", "demo"),
+    ),
+    "watchers": Page(
+        "look",
+        "let a group of this machine watch, read-only",
+        "They see figures and finished requests, not logs, and can send nothing. Key `w` lists who is here and who acted.",
+        (
+            ("watchers students", "the members of this group may watch"),
+            ("watchers off", "nobody; who watches is cut off"),
+            ("console --watch [USER]", "what a member types"),
+        ),
+        ("console",),
     ),
     "status": Page(
         "look",

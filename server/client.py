@@ -9,11 +9,12 @@ import sys
 import time
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 
 import msgspec
 import psutil
 
-from server.commands import Answer, Command
+from server.commands import FROM, Answer, Command
 from server.config import Paths, StackSettings, given_umask
 from server.leftovers import noted
 from server.supervisor import lives
@@ -32,15 +33,17 @@ class StackError(Exception):
 class StackClient:
     """One user's stack, whether it runs or not."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, *, socket: Path | None = None) -> None:
+        """`socket`: another user's, which can only be read."""
         self.paths = paths
+        self._socket = socket or paths.socket
 
     def running(self) -> bool:
         """Does a stack listen on the socket?"""
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(CONNECT_TIMEOUT_S)
             try:
-                probe.connect(os.fspath(self.paths.socket))
+                probe.connect(os.fspath(self._socket))
             except OSError:
                 return False
         return True
@@ -141,9 +144,9 @@ class StackClient:
     def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """One exchange: status and body. Raises StackError when nobody answers, SettingError when nobody could."""
         self.paths.check_socket()
-        connection = _UnixConnection(os.fspath(self.paths.socket), timeout=ANSWER_TIMEOUT_S)
+        connection = _UnixConnection(os.fspath(self._socket), timeout=ANSWER_TIMEOUT_S)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, {FROM: "verb"})
             response = connection.getresponse()
             return response.status, response.read()
         except (FileNotFoundError, ConnectionRefusedError):

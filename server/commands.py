@@ -205,6 +205,12 @@ class Homework(msgspec.Struct, frozen=True, tag_field="command", tag="homework")
     path: str | None = None
 
 
+class Watchers(msgspec.Struct, frozen=True, tag_field="command", tag="watchers"):
+    """Let the members of a group watch through a socket that can only be read; None: nobody any more."""
+
+    group: str | None = None
+
+
 Command = (
     People
     | Extra
@@ -230,6 +236,7 @@ Command = (
     | Report
     | Homework
     | Drive
+    | Watchers
     | Down
 )
 
@@ -240,6 +247,9 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     ok: bool
     message: str = ""
 
+
+FROM = "x-spark-from"
+"""Header in which whoever asks says from where: a terminal (`pts/3`) or `verb`. Their user is known by the socket itself."""
 
 PAST = "x-past-snapshots"
 """Header of the socket's stream of snapshots: how many of its first lines are of the past."""

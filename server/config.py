@@ -12,7 +12,7 @@ import msgspec
 import platformdirs
 
 from loadgen.records import Behaviour
-from server.gateway.policy import PolicyChange
+from server.gateway.policy import Balance, PolicyChange
 
 SOCKET_PATH_LIMIT = 107
 """sun_path holds 108 bytes with its terminator (unix(7))."""
@@ -261,5 +261,11 @@ class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
     policy: PolicyChange = PolicyChange()
     """What the gateway's admission does differently from its defaults."""
     knobs: EngineKnobs = EngineKnobs()
+    watchers: str = ""
+    """A group whose members may watch; empty: nobody but the operator."""
+    replicas: list[str] = []
+    """Further endpoints beside `attach`, of the same model: they serve as one."""
+    balance: Balance = "least"
+    """How the gateway chooses among endpoints: the one with the fewest requests of ours, or in turn."""
     restart: bool = True
     """Start an engine of ours again when it ends by itself; False leaves it, and what it left, as it is."""

@@ -7,6 +7,9 @@ GET  /v1/requests?limit=200&since=0   the latest finished requests, joined, newe
 GET  /v1/logs?child=engine&lines=200
 GET  /v1/tasks                   how many asyncio tasks the daemon has, by name
 POST /v1/commands                one `server.commands.Command`; answers an `Answer`
+
+Who asks says from where in the header `server.commands.FROM`. Watchers (`server.watching`) get the first three, and a
+snapshot without the engine's log.
 """
 
 from __future__ import annotations
@@ -14,11 +17,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import struct
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -26,10 +29,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from loadgen.lines import UNREADABLE
-from server.commands import PAST, Answer, Command, command_decoder
+from server.audience import Gallery, Peer, acting, who
+from server.commands import FROM, PAST, Answer, Command, command_decoder
 from server.telemetry.snapshot import JoinedRequest, Snapshot, snapshot_encoder
 
 HISTORY_S = 300.0
@@ -112,8 +117,13 @@ def application(
     execute: Execute,
     requests: Callable[[int, float], list[JoinedRequest]],
     log_tail: Callable[[str, int], list[str] | None],
+    *,
+    gallery: Gallery | None = None,
+    cleared: Callable[[bytes], bytes] | None = None,
 ) -> Starlette:
-    """The ASGI application behind the socket."""
+    """The ASGI application behind the socket. `cleared`: for watchers, who get each snapshot's line as it makes it, and no
+    log, no task and no command."""
+    seen_by = gallery or Gallery()
 
     def answer(value: object, status: int = 200) -> Response:
         return Response(msgspec.json.encode(value), status, media_type="application/json")
@@ -125,11 +135,14 @@ def application(
     async def snapshot(_: Request) -> Response:
         if feed.latest is None:
             return answer(Answer(ok=False, message="No snapshot yet; ask again in a second."), 503)
-        return Response(snapshot_encoder.encode(feed.latest), media_type="application/json")
+        line = snapshot_encoder.encode(feed.latest)
+        return Response(line if cleared is None else cleared(line), media_type="application/json")
 
     async def snapshots(request: Request) -> Response:
         past, lines = feed.stream(number(request, "history", 0, 600))
-        return StreamingResponse(lines, media_type="application/x-ndjson", headers={PAST: str(past)})
+        if cleared is not None:
+            lines = _each(lines, cleared)
+        return Watched(seen_by, cleared is not None, lines, media_type=NDJSON, headers={PAST: str(past)})
 
     async def joined(request: Request) -> Response:
         try:
@@ -155,19 +168,56 @@ def application(
             command = command_decoder.decode(await request.body())
         except UNREADABLE as error:
             return answer(Answer(ok=False, message=f"That is not a command: {error}."), 400)
-        result = await execute(command)
+        name = who(*_asker(request.scope))
+        with acting(name):
+            result = await execute(command)
+        seen_by.acted(name, result.message)
         return answer(result, 200 if result.ok else 409)
 
+    watchable = [
+        Route("/v1/snapshot", snapshot),
+        Route("/v1/snapshots", snapshots),
+        Route("/v1/requests", joined),
+    ]
+    if cleared is not None:
+        return Starlette(routes=watchable)
     return Starlette(
         routes=[
-            Route("/v1/snapshot", snapshot),
-            Route("/v1/snapshots", snapshots),
-            Route("/v1/requests", joined),
+            *watchable,
             Route("/v1/logs", logs),
             Route("/v1/tasks", tasks),
             Route("/v1/commands", commands, methods=["POST"]),
         ]
     )
+
+
+NDJSON = "application/x-ndjson"
+
+
+async def _each(lines: AsyncIterator[bytes], change: Callable[[bytes], bytes]) -> AsyncIterator[bytes]:
+    async for line in lines:
+        yield change(line)
+
+
+class Watched(StreamingResponse):
+    """A stream whose reader is in the gallery for as long as it lasts."""
+
+    def __init__(self, gallery: Gallery, watcher: bool, content: AsyncIterator[bytes], **more: Any) -> None:
+        super().__init__(content, **more)
+        self._gallery, self._watcher = gallery, watcher
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._gallery.watched_by(*_asker(scope), "watcher" if self._watcher else "operator"):
+            await super().__call__(scope, receive, send)
+
+
+def _asker(scope: Scope) -> tuple[str, str]:
+    """User and place of whoever asks."""
+    peer: Peer | None = scope.get("extensions", {}).get(PEER)
+    if peer is None:
+        return "", ""
+    said = next((value for name, value in scope["headers"] if name == FROM.encode("ascii")), b"")
+    return peer.user, peer.place(said.decode("ascii", "replace"))
 
 
 def bind(path: Path) -> socket.socket:
@@ -197,32 +247,54 @@ def bind(path: Path) -> socket.socket:
 
 _PEERS = frozenset({os.getuid(), 0})
 
+PEER = "spark_serve.peer"
+"""Key in the ASGI scope's `extensions` under which is who asks."""
 
-class OwnersOnly(HttpToolsProtocol):
-    """Speaks with this user and with root; whoever else got past the socket's mode is cut off."""
 
-    _refused = False
+class PeerProtocol(HttpToolsProtocol):
+    """Knows who is at the other end; whom it does not admit is cut off before a byte is read."""
+
+    peer: Peer
+    refused = False
+
+    def admits(self, peer: Peer) -> bool:
+        raise NotImplementedError
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        credentials = transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        _, uid, _ = struct.unpack("iII", credentials)
-        if uid not in _PEERS:
-            self._refused = True
+        try:
+            self.peer = Peer.of(transport.get_extra_info("socket"))
+        except OSError:
+            self.refused = True
+        if self.refused or not self.admits(self.peer):
+            self.refused = True
             transport.abort()
             return
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._refused:
+        if not self.refused:
             super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope.setdefault("extensions", {})[PEER] = self.peer  # type: ignore[assignment]
+
+
+class OwnersOnly(PeerProtocol):
+    """Speaks with this user and with root; whoever else got past the socket's mode is cut off."""
+
+    def admits(self, peer: Peer) -> bool:
+        return peer.uid in _PEERS
 
 
 @asynccontextmanager
-async def serve(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
+async def serve(
+    app: ASGIApp, listener: socket.socket, http: type[PeerProtocol] = OwnersOnly, name: str = "control"
+) -> AsyncIterator[None]:
     """Serve until the block ends; streams still open then are cut, the path is removed."""
     config = uvicorn.Config(
         app,
-        http=OwnersOnly,
+        http=http,
         ws="none",
         log_level="warning",
         access_log=False,
@@ -232,7 +304,7 @@ async def serve(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
     server = uvicorn.Server(config)
     server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]  # the stack owns its signals
     path = listener.getsockname()
-    task = asyncio.create_task(server.serve(sockets=[listener]), name="control")
+    task = asyncio.create_task(server.serve(sockets=[listener]), name=name)
     try:
         yield
     finally:

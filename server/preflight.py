@@ -7,13 +7,16 @@ from pathlib import Path
 
 from loadgen.target import API_KEY
 from server.config import Paths, SettingError, StackSettings
-from server.engine.discover import base_url, probe
+from server.engine.discover import Found
 from server.engine.environment import find_environment
+from server.engine.errors import EngineError
 from server.engine.launch import check_arguments
 from server.engine.models import check_model
+from server.engine.replicas import endpoints, probed, same_model
 from server.gateway.access import exposed
 from server.keys import engine_key
 from server.supervisor import port_in_use
+from server.watch_place import group_id
 
 
 def check(settings: StackSettings, paths: Paths) -> None:
@@ -23,10 +26,10 @@ def check(settings: StackSettings, paths: Paths) -> None:
     ports = [("--port", settings.gateway_host, settings.gateway_port)]
     if settings.record is not None:
         _check_recording(Path(settings.record))
+    if settings.watchers:
+        group_id(settings.watchers)
     if settings.attach is not None:
-        if base_url(settings.attach).startswith("https:"):
-            raise SettingError("https is not supported yet; give the http:// address of the engine itself.")
-        probe(settings.attach, key=engine_key())
+        _check_attached([settings.attach, *settings.replicas])
     else:
         check_arguments(settings)
         environment = find_environment(settings, paths)
@@ -38,6 +41,18 @@ def check(settings: StackSettings, paths: Paths) -> None:
             raise SettingError(
                 f"Port {port} is in use{holder and f' by {holder}'}; free it or choose another with {flag}."
             )
+
+
+def _check_attached(urls: list[str]) -> None:
+    """One that does not answer yet is waited for where another does; one that serves another model is refused."""
+    for url in endpoints(urls):
+        if url.startswith("https:"):
+            raise SettingError("https is not supported yet; give the http:// address of the engine itself.")
+    answers = probed(endpoints(urls), engine_key())
+    found = [answer for answer in answers.values() if isinstance(answer, Found)]
+    if not found:
+        raise next(answer for answer in answers.values() if isinstance(answer, EngineError))
+    same_model(found)
 
 
 def _check_recording(path: Path) -> None:

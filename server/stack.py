@@ -18,11 +18,13 @@ from pathlib import Path
 
 import msgspec
 import psutil
+from starlette.applications import Starlette
 
 from loadgen import records as load
 from loadgen.capacity import Progress
 from loadgen.slo import PRESETS
 from server import commands, leftovers, report, reporting, results
+from server.audience import Gallery, actor
 from server.child import KeptChild
 from server.commands import Answer, Command
 from server.compare.runner import Comparer
@@ -34,6 +36,7 @@ from server.engine.launch import reachable
 from server.engine.lifecycle import AttachedEngine, Lifecycle, OwnEngine
 from server.engine.logfile import tail
 from server.engine.processes import roles
+from server.engine.replicas import AttachedReplicas
 from server.faults.catalogue import MARK, FaultError
 from server.faults.client import ClientEdge
 from server.faults.host import HostEdge
@@ -53,6 +56,7 @@ from server.telemetry.join import EngineTimes
 from server.telemetry.otlp import OtlpReceiver
 from server.telemetry.recording import Recorder, RecordingError
 from server.telemetry.snapshot import Event, Snapshot
+from server.watching import Watching
 
 READ_ONLY = "Somebody else started this engine: it is only watched. --drive allows load."
 NOT_OURS = "Somebody else started this engine; it cannot be restarted from here."
@@ -76,6 +80,7 @@ MARKS = {
     "capacity": "k",
     "compare": "v",
     "fault": MARK,
+    "watchers": "w",
 }
 CHILD_STOP_S = 5.0
 GATEWAY_START_S = 30.0
@@ -104,6 +109,8 @@ class Stack:
         self.paths = paths
         self._began = time.monotonic()
         self._feed = Feed(settings.interval_s)
+        self._gallery = Gallery()
+        self._watching = Watching(paths, self._gallery, self._app)
         if settings.slo not in PRESETS:
             raise SettingError(f"There is no SLO {settings.slo!r}; there are {', '.join(PRESETS)}.")
         self._collector = Collector(slo=PRESETS[settings.slo], patience_s=settings.interval_s / 2)
@@ -128,8 +135,8 @@ class Stack:
         self._told = PolicyChange()
         """What a person has set on the running stack."""
         self._holding = Holding()
-        self._budget_told: int | None = None
-        """The KV cache's size that the gateway knows of."""
+        self._budget_told: tuple[int | None, int | None] = (None, None)
+        """The KV cache's size and the slots that the gateway knows of."""
         self._recorder: Recorder | None = None
         self._homework: str | None = None
         """What a report without a path also fills in."""
@@ -183,9 +190,11 @@ class Stack:
             )
             self._comparer = Comparer(self._population, self._engine, self, self.paths, seen=lambda: self._feed.latest)
             cleanup.push_async_callback(self._collector.aclose)
-            app = application(self._feed, self.execute, self._collector.requests, self._log_tail)
             self._note_pids()
-            await cleanup.enter_async_context(serve(app, listener))
+            await cleanup.enter_async_context(serve(self._app(), listener))
+            cleanup.push_async_callback(self._watching.close)
+            if self.settings.watchers:
+                await self._watchers(commands.Watchers(self.settings.watchers))
             ticker = asyncio.create_task(self._tick(), name="tick")
             engine = asyncio.create_task(self._bring_up(), name="engine")
             stopped = asyncio.create_task(self._stopping.wait(), name="stopping")
@@ -212,9 +221,21 @@ class Stack:
 
     def _make_engine(self, otlp_endpoint: str) -> Lifecycle:
         changed = self._engine_changed
+        if self.settings.attach is not None and self.settings.replicas:
+            return AttachedReplicas([self.settings.attach, *self.settings.replicas], changed)
         if self.settings.attach is not None:
             return AttachedEngine(self.settings.attach, changed)
         return OwnEngine(self.settings, self.paths, otlp_endpoint, changed)
+
+    def _app(self, cleared: Callable[[bytes], bytes] | None = None) -> Starlette:
+        return application(
+            self._feed,
+            self.execute,
+            self._collector.requests,
+            self._log_tail,
+            gallery=self._gallery,
+            cleared=cleared,
+        )
 
     async def _bring_up(self) -> None:
         try:
@@ -257,8 +278,10 @@ class Stack:
         state = "ready" if self._engine.phase == "ready" else "starting"
         return [
             *(sys.executable, "-m", "server.gateway", "--host", self.settings.gateway_host),
-            *("--port", str(self._gateway_port), "--engine-url", self._way_to_engine, "--engine-state", state),
+            *("--port", str(self._gateway_port), "--engine-state", state),
             *("--policy", msgspec.json.encode(self._whole_policy()).decode()),
+            *(part for url in (self._way_to_engine, *self._others) for part in ("--engine-url", url)),
+            *("--balance", self.settings.balance),
         ]
 
     def _gateway_ended(self, what: str) -> None:
@@ -268,7 +291,15 @@ class Stack:
     @property
     def _max_in_flight(self) -> int:
         """The engine's slots unless told otherwise: then the waiting happens where the policy is."""
-        return self._told.max_in_flight or self.settings.max_in_flight or self._engine.max_num_seqs or GUESSED_SEQUENCES
+        return self._told.max_in_flight or self.settings.max_in_flight or self._slots or GUESSED_SEQUENCES
+
+    @property
+    def _slots(self) -> int | None:
+        """The engine's; of replicas, which ranks there are is seen in their figures alone."""
+        latest = self._feed.latest
+        if latest is not None and latest.replicas is not None and latest.engine.max_num_seqs.v:
+            return round(latest.engine.max_num_seqs.v)
+        return self._engine.max_num_seqs
 
     @property
     def _max_queue(self) -> int:
@@ -353,7 +384,14 @@ class Stack:
         state: gateway.EngineState = "ready" if ready else "starting" if starting else "down"
         self._send_policy()
         hold = starting or self._engine.comes_back
-        self._gateway.send(gateway.SetEngine(state, self._way_to_engine if ready else None, hold=hold))
+        way = self._way_to_engine if ready else None
+        urls = [way, *self._others] if way is not None and self._others else []
+        self._gateway.send(gateway.SetEngine(state, way, hold, urls))
+
+    @property
+    def _others(self) -> list[str]:
+        """Further endpoints, beside the engine's first."""
+        return self._engine.urls[1:] if isinstance(self._engine, AttachedReplicas) else []
 
     @property
     def _way_to_engine(self) -> str:
@@ -415,7 +453,7 @@ class Stack:
     async def _measure(self) -> None:
         engine_url = self._engine.url if self._engine.scrapes else None
         gateway_url = self._gateway_url if self._gateway_up.is_set() else None
-        await self._collector.scrape(engine_url, gateway_url, self._pids())
+        await self._collector.scrape(engine_url, gateway_url, self._pids(), others=self._others)
         self._seq += 1
         snapshot = self._collector.snapshot(self._facts(), time.monotonic(), time.time())
         felt = msgspec.structs.replace(snapshot.engine.start, meanwhile=self._interruption.read(snapshot.queue))
@@ -423,7 +461,7 @@ class Stack:
         await self._feed.publish(snapshot)
         self._write(snapshot)
         self._note_pids()
-        if self._kv_tokens() != self._budget_told:
+        if (self._kv_tokens(), self._slots) != self._budget_told:
             self._send_policy()
         await self._put_back_what_lapsed()
 
@@ -447,8 +485,11 @@ class Stack:
 
     def _pids(self) -> Pids:
         engine, gateway_pid = self._engine.measured_pid, self._gateway.pid
+        engines = (
+            self._engine.measured_pids if isinstance(self._engine, AttachedReplicas) else [engine] if engine else []
+        )
         return {
-            "engine": [engine] if engine else [],
+            "engine": engines,
             "gateway": [gateway_pid] if gateway_pid else [],
             "load": self._population.pids,
             "stack": [os.getpid()],
@@ -470,14 +511,18 @@ class Stack:
             capacity=self._search.progress,
             comparison=self._comparer.progress,
             faults=self._faults.active(time.monotonic()),
+            audience=self._gallery.seen(),
+            balance=self.settings.balance if self._others else "",
+            slots=self._engine.slots if isinstance(self._engine, AttachedReplicas) else [],
         )
 
     @property
     def _told_in_flight(self) -> bool:
-        return bool(self._told.max_in_flight or self.settings.max_in_flight or self._engine.max_num_seqs)
+        return bool(self._told.max_in_flight or self.settings.max_in_flight or self._slots)
 
     def _event(self, kind: str, text: str, mark: str) -> None:
-        self._events.append(Event(at=time.monotonic(), wall=time.time(), kind=kind, text=text, mark=mark))
+        who = actor() if kind in MARKS else ""
+        self._events.append(Event(at=time.monotonic(), wall=time.time(), kind=kind, text=text, mark=mark, who=who))
 
     def _log_tail(self, child: str, lines: int) -> list[str] | None:
         path = self.paths.logs / f"{child}.log"
@@ -498,6 +543,8 @@ class Stack:
             return self._done("marker", command.note or "marker")
         if isinstance(command, commands.Record):
             return self._record(command)
+        if isinstance(command, commands.Watchers):
+            return await self._watchers(command)
         if isinstance(command, commands.Limits | commands.Policy) and self._imposed is not None:
             return Answer(ok=False, message=COMPARING)
         if isinstance(command, commands.Limits | commands.Policy) and not self._driving:
@@ -641,7 +688,7 @@ class Stack:
         return msgspec.structs.replace(policy, token_budget=budget)
 
     def _send_policy(self) -> None:
-        self._budget_told = self._kv_tokens()
+        self._budget_told = (self._kv_tokens(), self._slots)
         self._gateway.send(msgspec.convert(self._whole_policy().said(), gateway.SetPolicy))
 
     def _whole_policy(self) -> PolicyChange:
@@ -703,6 +750,20 @@ class Stack:
         self._restarting = asyncio.create_task(self._engine.restart(kind.name), name="restart")
         done = self._done("restart", f"cold restart ({kind.label})")
         return Answer(ok=True, message=f"{done.message} Cold: {kind.clears}. Warm still: {kind.keeps}.")
+
+    async def _watchers(self, command: commands.Watchers) -> Answer:
+        """Let a group watch, or nobody any more."""
+        if command.group is None:
+            if not await self._watching.close():
+                return Answer(ok=False, message="Nobody may watch as it is.")
+            return self._done("watchers", "nobody may watch any more")
+        try:
+            path = await self._watching.let_in(command.group)
+        except SettingError as error:
+            self._event("watchers", str(error), "x")
+            return Answer(ok=False, message=str(error))
+        done = self._done("watchers", f"the group {command.group} may watch")
+        return Answer(ok=True, message=f"{done.message} They open it with `spark-serve console --watch {path}`.")
 
     def _drive(self, command: commands.Drive) -> Answer:
         if not self._engine.attached:

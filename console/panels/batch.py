@@ -9,6 +9,7 @@ from console import raster
 from console.history import CELL_S
 from console.ink import Line, Span, fit, frame, line, width
 from console.panels.beat import beat_style
+from console.panels.replicas import replicas
 from console.view import View, figure
 from console.words import plainly, say
 from server.telemetry.snapshot import Engine
@@ -19,6 +20,8 @@ RUNS = "▄"
 
 def batch(view: View, cells: int, rows: int) -> list[Line]:
     """The grid of slots first, then KV and the step, as far as the rows go."""
+    if view.snapshot is not None and view.snapshot.replicas is not None:
+        return replicas(view, cells, rows)
     engine = view.snapshot.engine if view.snapshot else Engine()
     inner, body_rows = cells - 4, rows - 2
     cap, running = fmt.known(engine.max_num_seqs.v), fmt.known(engine.running.v)

@@ -9,6 +9,7 @@ from console.ink import Line, Span, beside, cut, fit, frame, line, wrap
 from console.panels.anatomy import anatomy, felt, kinds_line, kinds_table, total
 from console.panels.beat import beat_style
 from console.panels.queue import queue_panel
+from console.panels.replicas import replicas
 from console.panels.start import coldness, left_s
 from console.view import View, figure
 from console.words import say
@@ -29,7 +30,15 @@ def engine(view: View, cells: int, rows: int) -> list[Line]:
     shown = view.snapshot.engine if view.snapshot else Engine()
     queue = view.snapshot.queue if view.snapshot else Queue()
     log = LOG_ROWS if rows >= 48 else 6 if rows >= 34 else 0
-    lines = _start(shown, cells, max(5, rows - log - (FACTS_ROWS if rows >= 36 else 7)))
+    found = view.snapshot.replicas if view.snapshot else None
+    most = max(5, rows - log - (FACTS_ROWS if rows >= 36 else 7))
+    if found is None:
+        lines = _start(shown, cells, most)
+    elif shown.attached:  # whose start nobody here has seen
+        lines = replicas(view, cells, min(most, len(found.members) + 6))
+    else:
+        several = min(most // 2, len(found.members) + 6)
+        lines = replicas(view, cells, several) + _start(shown, cells, most - several)
     upper = len(lines)
     lower = rows - upper - log
     line_of = QUEUE_CELLS if cells >= QUEUE_FROM and queue.rules is not None else 0
@@ -38,8 +47,11 @@ def engine(view: View, cells: int, rows: int) -> list[Line]:
     facts = frame(
         line(Span(say("what runs"), "title")), _facts(shown, queue, left - 4, policy=not line_of), left, lower
     )
-    argv = _arguments(shown.argv, right - 4) or [line(Span(fmt.ABSENT_TEXT, "absent"))]
-    blocks = [(facts, left), (frame(line(Span(say("started with"), "title")), argv, right, lower), right)]
+    head, argv = "started with", _arguments(shown.argv, right - 4)
+    if found is not None and shown.attached:
+        head, argv = "endpoints", [line(Span(fmt.sanitize(url, right - 4), "text")) for url in shown.url.split()]
+    argv = argv or [line(Span(fmt.ABSENT_TEXT, "absent"))]
+    blocks = [(facts, left), (frame(line(Span(say(head), "title")), argv, right, lower), right)]
     if line_of:
         blocks.insert(1, (queue_panel(view, line_of, lower), line_of))
     lines += beside(blocks)
@@ -129,7 +141,7 @@ def _facts(engine: Engine, queue: Queue, room: int, *, policy: bool) -> list[Lin
         ("engine", f"{engine.name} {engine.version}"),
         ("model", engine.model + (f" ({', '.join(origin)})" if origin else "")),
         ("device", engine.device),
-        ("address", engine.url),
+        ("address", engine.url if " " not in engine.url else f"{len(engine.url.split())} endpoints"),
         ("process", "" if engine.pid is None else str(engine.pid)),
         ("stage times", say(times)),
     )

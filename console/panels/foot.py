@@ -116,11 +116,11 @@ def ticker(snapshot: Snapshot, cells: int) -> Line:
 
 def _event(event: Event) -> Line:
     mark, text = fmt.sanitize(event.mark, 1), fmt.sanitize(event.text, 60)
-    return line(
-        Span(fmt.time_of_day(event.wall), "faint"),
-        Span(f" {mark} ", "mark"),
-        Span(f"{text if event.kind == 'marker' else say(text)}   ", "text"),
-    )
+    text = text if event.kind == "marker" else say(text)
+    head = line(Span(fmt.time_of_day(event.wall), "faint"), Span(f" {mark} ", "mark"))
+    if not event.who:
+        return head + line(Span(f"{text}   ", "text"))
+    return head + line(Span(text, "text"), Span(f" {fmt.sanitize(event.who, 30)}   ", "label", "who did it"))
 
 
 def status(view: View, cells: int, rows: int) -> list[Line]:

@@ -117,6 +117,7 @@ def _state(view: View, *, brief: bool) -> Line:
             Span(fmt.clock(snapshot.recording_s), "label"),
         )
     if not brief:
+        parts += _viewers(snapshot)
         if snapshot.read_only:
             parts += line(Span(say("   read-only"), "warn", fmt.sanitize(snapshot.read_only)))
         if view.title_note:
@@ -124,6 +125,16 @@ def _state(view: View, *, brief: bool) -> Line:
     elif snapshot.read_only:
         parts += line(Span(say("  read-only"), "warn", fmt.sanitize(snapshot.read_only)))
     return parts
+
+
+def _viewers(snapshot: Snapshot) -> Line:
+    """How many consoles there are, where it is not this one alone."""
+    count = len(snapshot.audience.viewers)
+    watch = sum(viewer.role == "watcher" for viewer in snapshot.audience.viewers)
+    if count < 2:
+        return ()
+    text = f"{count} consoles" if not watch else f"{watch} watching" if watch < count else f"{count} watch"
+    return line(Span(f"   {text}", "label", "w lists who watches and who acts", "audience"))
 
 
 def reason(view: View) -> Line:

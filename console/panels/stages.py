@@ -296,7 +296,7 @@ def _server(snapshot: Snapshot, room: int) -> Column:
         batch = figure(running, fmt.count(running.v), style=batch_style(engine))
         told = Span(of if running.v is not None else "", "label", fmt.sanitize(engine.max_num_seqs.why))
         batch = batch[:1] + line(told) + batch[1:]
-    first: Line = line(Span(say("batch "), "label")) + batch
+    first = pick(room, line(Span(say("batch "), "label")) + batch, batch)
     usage = fmt.known(engine.kv_usage.v)
     hot = "bad" if usage is not None and usage >= 0.95 else "figure"
     second: Line = line(Span(say("KV "), "label")) + figure(engine.kv_usage, fmt.share(usage), style=hot)
@@ -309,7 +309,8 @@ def _server(snapshot: Snapshot, room: int) -> Column:
     mean = joined.mean_s if joined else engine.prefill_s.mean
     exact = joined.exact if joined else engine.prefill_s.exact
     if inside and room < 20:
-        third: Line = line(Span(fmt.count(inside), "warn"), Span(say(" wait in it"), "label"))
+        count = Span(fmt.count(inside), "warn")
+        third = pick(room, line(count, Span(say(" wait in it"), "label")), line(count, Span(say(" wait"), "label")))
     else:
         text = ("" if exact else "~") + fmt.seconds(mean) if fmt.known(mean) is not None else fmt.ABSENT_TEXT
         third = line(

@@ -238,6 +238,8 @@ def facts(request: JoinedRequest, snapshot: Snapshot, cells: int, rows: int) -> 
         ("who", Span(say(f"{who}, priority {request.priority}"))),
         ("began", Span(_began(request, snapshot))),
     ]
+    if request.replica:
+        told.append(("replica", Span(fmt.sanitize(request.replica, 80))))
     windowed = _windowed(request, snapshot)
     if windowed:
         known.append(("windowed", Span(windowed, "stale")))

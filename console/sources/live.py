@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
@@ -12,7 +13,7 @@ import msgspec
 
 from console.sources.base import SourceGoneError
 from console.sources.unix import BrokenError, Response, asked
-from server.commands import PAST, Answer, Command
+from server.commands import FROM, PAST, Answer, Command
 from server.telemetry.snapshot import SCHEMA_VERSION, JoinedRequest, Snapshot, snapshot_decoder
 
 SILENCE_S = 10.0
@@ -29,12 +30,12 @@ class _Version(msgspec.Struct):
 
 
 class LiveSource:
-    """A stack that answers on `socket`."""
+    """A stack that answers on `socket`; another user's, which is only watched, with `can_send` False."""
 
     kind: Literal["live"] = "live"
-    can_send = True
 
-    def __init__(self, socket: Path, *, history: int = 300, retry_s: float = 1.0) -> None:
+    def __init__(self, socket: Path, *, history: int = 300, retry_s: float = 1.0, can_send: bool = True) -> None:
+        self.can_send = can_send
         self.history = history
         """Snapshots of the past to ask for."""
         self.retry_s = retry_s
@@ -46,7 +47,7 @@ class LiveSource:
         try:
             async with self._asked("GET", f"/v1/snapshots?history={self.history}") as response:
                 if response.status != HTTPStatus.OK:
-                    raise SourceGoneError(f"the stack answered {response.status}")
+                    raise SourceGoneError(_refusal(response.status, await response.read()))
                 self.behind = _number(response.fields.get(PAST, ""))
                 pending = bytearray()
                 async for chunk in response.chunks():
@@ -64,7 +65,8 @@ class LiveSource:
         raise SourceGoneError("the stack closed the connection")
 
     def _asked(self, method: str, target: str, body: bytes = b"") -> AbstractAsyncContextManager[Response]:
-        return asked(self._socket, method, target, silence_s=SILENCE_S, body=body)
+        fields = ((FROM, terminal()),)
+        return asked(self._socket, method, target, silence_s=SILENCE_S, fields=fields, body=body)
 
     async def requests(self, since: float, until: float, limit: int) -> list[JoinedRequest]:
         """What is new. Raises SourceGoneError."""
@@ -96,6 +98,23 @@ class LiveSource:
 
     async def close(self) -> None:
         """Nothing stays open."""
+
+
+def terminal() -> str:
+    """The terminal this console is on, as the others know it: `pts/3`; `console` where it has no name."""
+    try:
+        return os.ttyname(0).removeprefix("/dev/")
+    except OSError:
+        return "console"
+
+
+def _refusal(status: int, body: bytes) -> str:
+    """The stack's own sentence where it gave one."""
+    try:
+        said = msgspec.json.decode(body, type=Answer).message
+    except msgspec.DecodeError:
+        said = ""
+    return said.rstrip(".") or f"the stack answered {status}"
 
 
 def decode(line: bytes) -> Snapshot:

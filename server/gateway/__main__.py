@@ -25,7 +25,7 @@ import uvloop
 from loadgen.target import API_KEY
 from server.gateway.access import Access, exposed, is_loopback
 from server.gateway.listener import Listener, bind
-from server.gateway.policy import Policy, PolicyChange
+from server.gateway.policy import Balance, Policy, PolicyChange
 from server.gateway.records import EngineState, GapRecord, GatewayCommand, GatewayRecord, QueueRecord
 from server.gateway.relay import Gateway
 from server.gateway.stdio import LineWriter, read_lines
@@ -40,7 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m server.gateway", description="The gateway in front of one engine.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8101, help="0 lets the kernel choose")
-    parser.add_argument("--engine-url", required=True, help="http://HOST:PORT")
+    parser.add_argument(
+        "--engine-url", required=True, action="append", help="http://HOST:PORT; again for each further one"
+    )
+    parser.add_argument("--balance", choices=get_args(Balance), default="least", help="which of several gets the next")
     parser.add_argument("--max-in-flight", type=int)
     parser.add_argument("--max-queue", type=int)
     parser.add_argument("--policy", metavar="JSON", default="{}", help="a PolicyChange of the default policy")
@@ -62,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         bounds = PolicyChange(max_in_flight=options.max_in_flight, max_queue=options.max_queue)
         gateway = Gateway(
             engine_url=options.engine_url,
+            balance=options.balance,
             policy=Policy().changed(told.over(bounds)),
             engine_state=options.engine_state,
             sink=sink,

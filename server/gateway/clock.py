@@ -27,6 +27,7 @@ class StageClock:
     behind: int = 0
     why: str = ""
     order: str = ""
+    replica: str = ""
     outcome: GatewayOutcome = "failed"
     reason: str = "internal_error"
 
@@ -65,6 +66,7 @@ class StageClock:
             behind=self.behind,
             why=self.why,
             order=self.order,
+            replica=self.replica,
         )
 
 

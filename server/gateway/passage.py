@@ -12,6 +12,7 @@ from server.gateway.limiter import Sample
 from server.gateway.order import Ticket
 from server.gateway.records import FlyingRequest
 from server.gateway.refusal import DEADLINE, Refusal, silent
+from server.gateway.replicas import Replica
 from server.gateway.sse import Told
 from server.gateway.tokens import Size
 
@@ -28,6 +29,8 @@ class Passage:
         self.inside = False
         """The admission knows it: it waits or is in flight."""
         self.exchange: Exchange | None = None
+        self.replica: Replica | None = None
+        """Where it was sent and is under way."""
         self.body_told = Told()
         """What an answer that was no stream said of itself."""
         self.over = False
@@ -82,6 +85,14 @@ class Passage:
             self._task.uncancel()
         return self._interruption
 
+    def sent_to(self, replica: Replica | None) -> None:
+        """It goes there, wherever it was before; None: that engine is through with it, or was left."""
+        if self.replica is not None:
+            self.replica.under_way -= 1
+        self.replica = replica
+        if replica is not None:
+            replica.under_way += 1
+
     def refused(self, why: Refusal) -> None:
         """It ends with an error of ours."""
         self.over = True
@@ -96,6 +107,7 @@ class Passage:
             self._listening.cancel()
         if self.exchange is not None:
             self.exchange.abort()
+        self.sent_to(None)
 
     def flying(self) -> FlyingRequest:
         """As it is now, once it is admitted."""

@@ -20,6 +20,9 @@ Overload = Literal["wait", "queue", "estimate", "shed"]
 """What happens to those for whom there is no place: all wait; those beyond `max_queue` are turned away; those who would
 wait over `max_wait_s`; at `max_queue` whoever has the worst priority, be it the one who comes or one who waits."""
 
+Balance = Literal["least", "round-robin"]
+"""Which of several engines gets the next request: the one with the fewest of ours under way, or each in turn."""
+
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. None switches a thing off."""

@@ -66,6 +66,8 @@ class GatewayRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """What the next one waited for then: engine, slots, adaptive, tokens; empty when it went at once."""
     order: str = ""
     """Of the policy in force when its wait ended."""
+    replica: str = ""
+    """HOST:PORT of the engine it was sent to, where there are several."""
 
 
 class QueuedRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -92,6 +94,16 @@ class FlyingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """The engine is through with it; its client still reads."""
 
 
+class ReplicaState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One engine of several."""
+
+    name: str
+    """HOST:PORT."""
+    under_way: int = 0
+    out: bool = False
+    """No connection to it came about; it is sent nothing until its /health answers."""
+
+
 class QueueRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="queue"):
     """The line at one moment and the policy in force. Written when it changed and while somebody waits."""
 
@@ -104,6 +116,8 @@ class QueueRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """The next to go, in order, at most `QUEUE_SHOWN`."""
     flying: list[FlyingRequest] = []
     """Those in flight and not handed over yet, who came first first, at most `FLYING_SHOWN`."""
+    replicas: list[ReplicaState] = []
+    """The engines, where there are several."""
 
 
 class GapRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="gaps"):
@@ -128,6 +142,8 @@ class SetEngine(msgspec.Struct, frozen=True, tag_field="op", tag="engine"):
     state: EngineState
     url: str | None = None
     hold: bool = True
+    urls: list[str] = []
+    """Of several engines: all of them, in the order in which the gateway was told them."""
 
 
 GatewayCommand = SetPolicy | SetEngine

@@ -1,4 +1,5 @@
-"""The gateway: an OpenAI-compatible pass-through with one admission in front of one engine, as a raw ASGI app.
+"""The gateway: an OpenAI-compatible pass-through with one admission in front of one engine, or of several that serve the
+same model, as a raw ASGI app.
 
 A request's `reason`, in its record, in the metrics and (where the response had not begun) in `X-Spark-Reason`:
 
@@ -23,7 +24,7 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from starlette.types import Receive, Scope, Send
 
@@ -49,7 +50,7 @@ from server.gateway.inbound import (
 )
 from server.gateway.metrics import CONTENT_TYPE, GatewayMetrics
 from server.gateway.passage import Passage
-from server.gateway.policy import Policy
+from server.gateway.policy import Balance, Policy
 from server.gateway.records import (
     FLYING_SHOWN,
     QUEUE_SHOWN,
@@ -70,9 +71,9 @@ from server.gateway.refusal import (
     RefusedError,
     rejected,
 )
+from server.gateway.replicas import Replica, Replicas
 from server.gateway.response import break_off, refuse, relay, whole
 from server.gateway.tokens import TokenEstimate
-from server.gateway.upstream import Upstream
 
 MODELS_TIMEOUT_S = 10.0
 NOTICE_S = 1.0
@@ -90,7 +91,8 @@ class Gateway:
     def __init__(
         self,
         *,
-        engine_url: str,
+        engine_url: str | Sequence[str],
+        balance: Balance = "least",
         policy: Policy,
         engine_state: EngineState = "ready",
         sink: Callable[[GatewayRecord], None],
@@ -98,14 +100,15 @@ class Gateway:
         access: Access | None = None,
         stall_s: float = STALL_S,
     ) -> None:
-        """`stall_s`: after so many seconds without taking a byte a client is cut off. Raises ValueError."""
+        """`engine_url`: one, or several that `balance` chooses among. `stall_s`: after so many seconds without taking a byte a
+        client is cut off. Raises ValueError."""
         self.admission = Admission(policy, engine=engine_state)
         self.metrics = GatewayMetrics(
             self.admission,
             lambda: (self._held, sum(p.exchange.buffered for p in self._live() if p.exchange), connections()),
         )
         self._access = access or Access()
-        self._upstream = Upstream(engine_url)
+        self._replicas = Replicas([engine_url] if isinstance(engine_url, str) else engine_url, balance)
         self._sink = sink
         self._stall_s = stall_s
         self._estimate = TokenEstimate()
@@ -149,8 +152,8 @@ class Gateway:
                 self.metrics.policy_changes.inc()
             decisions = self.admission.set_policy(policy, now)
         else:
-            if command.url is not None:
-                self._upstream.point_at(command.url)
+            if urls := command.urls or ([] if command.url is None else [command.url]):
+                self._replicas.point_at(urls)
             decisions = self.admission.set_engine(command.state, now, hold=command.hold)
         told, self._told = self._told, asyncio.Event()
         told.set()
@@ -181,6 +184,7 @@ class Gateway:
             why=why,
             first=first,
             flying=[passage.flying() for passage in flying],
+            replicas=self._replicas.states(),
         )
 
     def gaps(self) -> Histogram:
@@ -190,7 +194,7 @@ class Gateway:
     def stop(self) -> None:
         """Turn away what waits, break off what streams, take no more."""
         self._stopping = True
-        self._upstream.close()
+        self._replicas.close()
         if self._alarm is not None:
             self._alarm.cancel()
         for passage in self._live():
@@ -255,13 +259,12 @@ class Gateway:
             exchange = passage.exchange = Exchange(
                 strip_usage=asked.strip_usage,
                 gaps=self._gaps,
-                give_back=self._upstream.give_back,
-                done=lambda: self._leave(passage),
+                give_back=self._replicas.give_back,
+                done=lambda: self._through(passage),
             )
             if (silence_s := self.admission.policy.silence_s) is not None:
                 passage.watch_silence(silence_s)
-            sent = self._sent(headers, clock.ids)
-            await self._send_upstream(exchange, "POST", _target(scope), sent, asked.body, clock)
+            await self._send_upstream(exchange, "POST", scope, clock.ids, asked.body, passage)
             await relay(client, passage, exchange)
 
     async def _read(self, client: Client, passage: Passage, headers: Headers) -> Asked:
@@ -317,19 +320,16 @@ class Gateway:
                 await client.start(200, [*_EVENT_STREAM, echo])
             client.write_now(_KEEP_ALIVE)
 
-    def _sent(self, headers: Headers, ids: Ids) -> Headers:
-        """The client's headers as the engine gets them."""
-        access = self._access
-        host, engine_key = self._upstream.host_header, access.engine_authorization
-        return upstream_headers(headers, ids, host, our_key=access.has_key, engine_key=engine_key)
-
     async def _send_upstream(
-        self, exchange: Exchange, method: str, target: str, sent: Headers, body: bytes, clock: StageClock | None = None
+        self, exchange: Exchange, method: str, scope: Scope, ids: Ids, body: bytes, passage: Passage | None = None
     ) -> None:
         """Until the response's headers. A used connection that breaks before any byte is replaced once. Raises RefusedError."""
+        access, target = self._access, _target(scope)
         for fresh in (False, True):
             try:
-                connection, reused = await self._lease(fresh, clock)
+                replica, connection, reused = await self._lease(fresh, passage)
+                host, engine_key = replica.upstream.host_header, access.engine_authorization
+                sent = upstream_headers(scope["headers"], ids, host, our_key=access.has_key, engine_key=engine_key)
                 stamp = exchange.begin(connection, reused, method, target, sent, body)
             except (OSError, TimeoutError) as error:
                 _log.warning("the engine cannot be reached: %s", error or "no answer")
@@ -337,24 +337,35 @@ class Gateway:
                 reason = f"engine_{'down' if state == 'ready' else state}"
                 retry_after_s = self.admission.retry_after_s(time.monotonic())
                 raise RefusedError(Refusal(503, reason, "The engine does not answer.", retry_after_s)) from error
-            if clock is not None:
-                clock.upstream_sent = stamp
+            if passage is not None:
+                passage.clock.upstream_sent = stamp
             await exchange.head()
             if not exchange.stale:
                 break
         if exchange.status is None:
             raise RefusedError(Refusal(502, "upstream_error", f"The engine broke off: {exchange.cut}."))
 
-    async def _lease(self, fresh: bool, clock: StageClock | None) -> tuple[EngineConnection, bool]:
-        """A connection. Who was admitted to an engine that had just died waits for it in its slot, as the others do in the
-        line, which would else run empty into the dead engine. Raises OSError or TimeoutError."""
+    async def _lease(self, fresh: bool, passage: Passage | None) -> tuple[Replica, EngineConnection, bool]:
+        """A connection, to another engine where the chosen one is not there. Who was admitted to an engine that had just died
+        waits for it in its slot, as the others do in the line, which would else run empty into the dead engine. Raises OSError
+        or TimeoutError."""
+        tried: list[Replica] = []
         while True:
+            replica = self._replicas.choose(tried)
+            if passage is not None:
+                passage.sent_to(replica)
+                passage.clock.replica = replica.name if self._replicas.several else ""
             try:
-                return await self._upstream.lease(fresh=fresh)
-            except ConnectionRefusedError:
-                if clock is None or not await self._comes_back():
+                return replica, *await replica.upstream.lease(fresh=fresh)
+            except (OSError, TimeoutError) as error:
+                tried.append(replica)
+                if self._replicas.lost(replica):
+                    _log.warning("%s cannot be reached (%s); asking another", replica.name, error or "no answer")
+                    continue
+                if passage is None or not isinstance(error, ConnectionRefusedError) or not await self._comes_back():
                     raise
-                clock.admitted = time.monotonic()
+                tried.clear()
+                passage.clock.admitted = time.monotonic()
 
     async def _comes_back(self) -> bool:
         """True once the engine is ready again; False when nobody says within `NOTICE_S` that it is away, or it is not held
@@ -378,13 +389,12 @@ class Gateway:
 
     async def _models(self, client: Client, ids: Ids, scope: Scope) -> None:
         echo = [(b"x-request-id", ids.request_id.encode("ascii"))]
-        exchange = Exchange(give_back=self._upstream.give_back)
-        sent = self._sent(scope["headers"], ids)
+        exchange = Exchange(give_back=self._replicas.give_back)
         try:
             with client:
                 async with asyncio.timeout(MODELS_TIMEOUT_S):
                     try:
-                        await self._send_upstream(exchange, "GET", _target(scope), sent, b"")
+                        await self._send_upstream(exchange, "GET", scope, ids, b"")
                         body = await whole(exchange)
                         if exchange.cut is not None or exchange.status is None:
                             raise RefusedError(Refusal(502, "upstream_error", f"The engine broke off: {exchange.cut}."))
@@ -405,6 +415,11 @@ class Gateway:
         for decision in decisions:
             self._passages[decision.key].decided(decision)
         self._wind_alarm()
+
+    def _through(self, passage: Passage) -> None:
+        """Upstream is done with it, or was left."""
+        passage.sent_to(None)
+        self._leave(passage)
 
     def _leave(self, passage: Passage) -> None:
         """Free its place, in the queue or at the engine; once."""

@@ -31,6 +31,10 @@ class Upstream:
         self.host_header = parts.netloc.rpartition("@")[2].encode("ascii")
         self._drop()
 
+    def is_at(self, address: tuple[str, int]) -> bool:
+        """It connects there now."""
+        return address == self._address
+
     async def lease(self, *, fresh: bool = False) -> tuple[EngineConnection, bool]:
         """A connection and whether it was there before, so that it may turn out stale. Raises OSError or TimeoutError."""
         connection = None if fresh else self._take()

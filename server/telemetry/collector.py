@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 
 import httpx
@@ -22,7 +22,6 @@ from server.telemetry import gateway_series, limit_seen
 from server.telemetry.aging import aged_readings, rounded, rounded_quantiles
 from server.telemetry.dialects import Dialect
 from server.telemetry.dialects.vllm import VllmDialect
-from server.telemetry.engine_series import EngineSeries
 from server.telemetry.experience import Experience
 from server.telemetry.exposition import Scan, scan
 from server.telemetry.gateway_series import GatewaySeries
@@ -34,9 +33,11 @@ from server.telemetry.judged import judge_by
 from server.telemetry.limit import HeldLimit, limit_of, settle
 from server.telemetry.little import LittleWindow
 from server.telemetry.load_series import GAP_S, NO_LOAD, LoadSeries
+from server.telemetry.replicas import Engines, summed
 from server.telemetry.scraper import TIMEOUT_S, ScrapeError, SourceLog, fetch, fetch_metrics
 from server.telemetry.snapshot import (
     ActiveFault,
+    Audience,
     Engine,
     Event,
     Feel,
@@ -80,6 +81,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     capacity: Progress | None = None
     comparison: CompareProgress | None = None
     faults: list[ActiveFault] = []
+    audience: Audience = Audience()
+    balance: str = ""
+    """How the gateway chooses among endpoints; empty: there is one."""
+    slots: list[int | None] = []
+    """Of one rank at each endpoint, in their order; empty: `engine.max_num_seqs` at the only one."""
 
 
 class Collector:
@@ -106,11 +112,10 @@ class Collector:
         self._machine: asyncio.Task[None] | None = None
         self._gpus = GpuSeries()
         self._host: tuple[float, Host] | None = None
-        self._engine = EngineSeries()
+        self._engines = Engines()
         self._gateway = GatewaySeries()
         self._load = LoadSeries(slo)
         self._join = Join(judge=judge_by(slo))
-        self._healthy: bool | None = None
         self._exact: str = ""
         self._by_client = Experience("load", slo)
         self._by_gateway = Experience("gateway", slo)
@@ -119,7 +124,7 @@ class Collector:
         self._clients_inside = LittleWindow()
         self._gateway_inside = LittleWindow()
         self._held = Held(since=clock())
-        self._sources = {name: SourceLog() for name in ("engine", "health", "gateway", "nvml", "host")}
+        self._sources = {name: SourceLog() for name in ("gateway", "nvml", "host")}
         self._times_at: float | None = None
         self._recent: deque[Snapshot] = deque()
         self._limit = HeldLimit()
@@ -139,19 +144,26 @@ class Collector:
                 self._gpu_reader.close()
         await self._client.aclose()
 
-    async def scrape(self, engine_url: str | None, gateway_url: str | None, pids: Pids | None = None) -> None:
+    async def scrape(
+        self, engine_url: str | None, gateway_url: str | None, pids: Pids | None = None, *, others: Sequence[str] = ()
+    ) -> None:
         """Read every instrument once. What fails becomes a source's state, never an exception. One that takes longer than
         `patience_s` is waited for no longer: its reading counts when it comes, within a second, and it is not asked again
         before.
 
-        None for a URL: there is nothing to ask (the engine is down or starting).
+        None for a URL: there is nothing to ask (the engine is down or starting). `others`: further endpoints that serve as one
+        with the first.
         """
+        self._engines.name([engine_url or self._engines.endpoints[0].url, *others])
         readings: dict[str, Callable[[], Coroutine[None, None, None]]] = {
-            "engine": partial(self._scrape_engine, engine_url),
-            "health": partial(self._scrape_health, engine_url),
+            "engine": partial(self._scrape_engine, 0, engine_url),
+            "health": partial(self._scrape_health, 0, engine_url),
             "gateway": partial(self._scrape_gateway, gateway_url),
             "host": partial(self._read_machine, pids or {}),
         }
+        for place, url in enumerate(others, 1):
+            readings[f"engine {place}"] = partial(self._scrape_engine, place, url)
+            readings[f"health {place}"] = partial(self._scrape_health, place, url)
         for name, read in readings.items():
             if name not in self._readings or self._readings[name].done():
                 self._readings[name] = asyncio.create_task(self._guarded(name, read), name=f"reading {name}")
@@ -161,7 +173,14 @@ class Collector:
         try:
             await read()
         except Exception as error:
-            self._sources[name].bad(f"cannot be read ({type(error).__name__}: {error})"[:200])
+            self._log_of(name).bad(f"cannot be read ({type(error).__name__}: {error})"[:200])
+
+    def _log_of(self, reading: str) -> SourceLog:
+        name, _, place = reading.partition(" ")
+        if name not in {"engine", "health"}:
+            return self._sources[name]
+        endpoint = self._engines.endpoints[int(place or 0)]
+        return endpoint.metrics if name == "engine" else endpoint.health
 
     def on_gateway(self, record: GatewayRecord) -> None:
         now = self._clock()
@@ -202,12 +221,9 @@ class Collector:
 
     def reset_engine(self) -> None:
         """Another engine process answers from here on: its windows begin anew."""
-        self._engine.reset()
-        for name in ("engine", "health"):
-            if (reading := self._readings.pop(name, None)) is not None:
-                reading.cancel()  # it asks the old one
-        self._sources["engine"], self._sources["health"] = SourceLog(), SourceLog()
-        self._healthy = None
+        for name in [name for name in self._readings if name.startswith(("engine", "health"))]:
+            self._readings.pop(name).cancel()  # it asks the old one
+        self._engines.reset()
         self._exact = ""
 
     def _gateway_gaps(self, now: float) -> Quantiles:
@@ -231,16 +247,22 @@ class Collector:
             if parts.load is None and parts.gateway is not None:
                 self._by_gateway.on_gateway(parts.gateway, now)
         joined = self._join.within(WINDOW_S, now)
-        broken_down = breakdown(joined, WINDOW_S, self._engine.stage_means(now))
+        series = self._engines.series(now)
+        broken_down = breakdown(joined, WINDOW_S, series.stage_means(now))
         seen = self._exact or ("windowed" if broken_down.n else facts.engine.stage_times)
-        engine = self._engine.fill(msgspec.structs.replace(facts.engine, healthy=self._healthy, stage_times=seen), now)
+        healthy = self._engines.healthy
+        engine = series.fill(msgspec.structs.replace(facts.engine, healthy=healthy, stage_times=seen), now)
+        slots = facts.slots or [None if (own := engine.max_num_seqs.v) is None else round(own)]
+        replicas = self._engines.replicas(now, slots, self._gateway.replicas, facts.balance)
+        if replicas is not None:
+            engine = summed(engine, replicas)
         experience = self._by_client if load_runs else self._by_gateway
         good, missed, _ = experience.judged(now)
         inside = self._gateway.inside(now) or 0.0
         gaps = self._load.gaps(now) if load_runs else self._gateway_gaps(now)
         bypassed = not load_runs and not inside and not broken_down.n and bool(engine.running.v or engine.ttft_s.n)
         if bypassed:
-            broken_down = self._engine.own_breakdown(now) or broken_down
+            broken_down = series.own_breakdown(now) or broken_down
         word, self._held = verdict(
             Evidence(
                 now=now,
@@ -287,6 +309,8 @@ class Collector:
             capacity=facts.capacity,
             comparison=facts.comparison,
             faults=facts.faults,
+            audience=facts.audience,
+            replicas=replicas,
             events=facts.events[-EVENTS:],
             sources=self._states(now),
         )
@@ -319,8 +343,8 @@ class Collector:
 
     def _silent_s(self, source: str, now: float) -> float:
         """Seconds since it last answered; 0 before it ever did: then the phase has the word."""
-        last = self._sources[source].last_good
-        return 0.0 if last is None or self._sources[source].ok else now - last
+        log = self._sources.get(source) or self._engines.log(source)
+        return 0.0 if log.last_good is None or log.ok else now - log.last_good
 
     def _queue(self, facts: Facts, now: float) -> Queue:
         queue = self._gateway.queue(facts.gateway_url, facts.policy, now)
@@ -330,15 +354,16 @@ class Collector:
         return msgspec.structs.replace(queue, max_in_flight=guess)
 
     def _states(self, now: float) -> dict[str, SourceState]:
-        states = {name: log.state(now) for name, log in self._sources.items()}
+        logs = {name: self._engines.log(name) for name in ("engine", "health")} | self._sources
+        states = {name: log.state(now) for name, log in logs.items()}
         load = SourceLog(self._load.last_at(), self._load.active(now), "" if self._load.active(now) else NO_LOAD)
         states["load"] = load.state(now)
         if self._times_at is not None:
             states["trace"] = SourceLog(self._times_at, True, "").state(now)
         return states
 
-    async def _scrape_engine(self, url: str | None) -> None:
-        log = self._sources["engine"]
+    async def _scrape_engine(self, place: int, url: str | None) -> None:
+        log = self._engines.endpoints[place].metrics
         if url is None:
             log.bad("no engine to ask")
             return
@@ -349,27 +374,26 @@ class Collector:
             return
         at = self._clock()
         page = scan(text, self._dialect.wanted)
-        reading = self._dialect.read(page.trusted)
-        if not reading:
+        if not self._engines.add(place, at, page.trusted, self._dialect):
             log.bad(f"/metrics answers, but not with {self._dialect.name}'s metrics: another service?")
             return
-        self._engine.add(at, reading)
         log.good(at, _left_out(page))
 
-    async def _scrape_health(self, url: str | None) -> None:
-        log = self._sources["health"]
+    async def _scrape_health(self, place: int, url: str | None) -> None:
+        endpoint = self._engines.endpoints[place]
+        log = endpoint.health
         if url is None:
-            self._healthy = None
+            endpoint.healthy = None
             log.bad("no engine to ask")
             return
         try:
             status, _ = await fetch(self._client, url.rstrip("/") + "/health")
         except ScrapeError as error:
-            self._healthy = False
+            endpoint.healthy = False
             log.bad(str(error))
             return
-        self._healthy = status == httpx.codes.OK
-        if self._healthy:
+        endpoint.healthy = status == httpx.codes.OK
+        if endpoint.healthy:
             log.good(self._clock())
         else:
             log.bad(f"/health answers HTTP {status}")

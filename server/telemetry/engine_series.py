@@ -10,7 +10,7 @@ import msgspec
 from server.telemetry.aging import GONE_S, absent, aged, aged_quantiles
 from server.telemetry.dialects import CounterField, EngineReading, GaugeField, HistogramField
 from server.telemetry.snapshot import Breakdown, Engine, Quantiles, StageTime, Value
-from server.telemetry.windows import Buckets, GrowthWindow, bucket_quantiles, bucket_window, counter_window
+from server.telemetry.windows import Buckets, Gain, GrowthWindow, bucket_quantiles, bucket_window, counter_window
 
 LATENCY_S = 30.0
 RATE_S = 10.0
@@ -54,6 +54,29 @@ class EngineSeries:
         if found is None:
             return absent("engine", self._lacking())
         return aged(found[1], "engine", at=found[0], now=now)
+
+    def growth(self, field: CounterField, window_s: float) -> Gain[float] | None:
+        """What a counter gained over a window; None without two readings."""
+        window = self._counters.get(field)
+        return window.over(window_s) if window is not None else None
+
+    def observed(self, field: HistogramField, window_s: float) -> Gain[Buckets] | None:
+        """What a histogram took over a window; None without two readings."""
+        window = self._histograms.get(field)
+        return window.over(window_s) if window is not None else None
+
+    def counts(self, field: CounterField) -> bool:
+        """Does the engine have this counter?"""
+        return field in self._counters
+
+    def observes(self, field: HistogramField) -> bool:
+        """Does the engine have this histogram?"""
+        return field in self._histograms
+
+    def stands_at_zero(self, fields: list[CounterField]) -> bool:
+        """The engine has these counters, and none of them ever moved."""
+        latest = [window.latest for field in fields if (window := self._counters.get(field))]
+        return bool(latest) and not any(reading[1] for reading in latest if reading)
 
     def heartbeat_age_s(self, now: float) -> float | None:
         """Seconds since the step counter moved while requests ran; None when nothing runs or nobody knows."""
@@ -129,10 +152,9 @@ class EngineSeries:
         """The gain of all `fields` together in a second, times `scale`."""
         total, seconds, at = 0.0, 0.0, 0.0
         for field in fields:
-            window = self._counters.get(field)
-            if window is None:
+            if not self.counts(field):
                 return absent("engine", self._lacking())
-            gain = window.over(window_s)
+            gain = self.growth(field, window_s)
             if gain is None:
                 return absent("engine", "needs two readings")
             total, seconds, at = total + gain.amount, gain.seconds, gain.at
@@ -140,29 +162,23 @@ class EngineSeries:
 
     def _estimate(self, fields: list[CounterField], now: float) -> Value:
         """A rate of one GPU. The counters exist but stand at 0 unless the engine was told to estimate."""
-        latest = [window.latest for field in fields if (window := self._counters.get(field))]
-        if latest and not any(reading[1] for reading in latest if reading):
-            return absent("engine", NO_MFU)
-        return self._rate(fields, RATE_S, now)
+        return absent("engine", NO_MFU) if self.stands_at_zero(fields) else self._rate(fields, RATE_S, now)
 
     def _quantiles(self, field: HistogramField, now: float) -> Quantiles:
-        window = self._histograms.get(field)
-        if window is None:
+        if not self.observes(field):
             return Quantiles(src="engine", window_s=LATENCY_S, exact=False, why=self._lacking())
-        return aged_quantiles(bucket_quantiles(window.over(LATENCY_S), now, LATENCY_S))
+        return aged_quantiles(bucket_quantiles(self.observed(field, LATENCY_S), now, LATENCY_S))
 
     def _mean(self, field: HistogramField, now: float) -> tuple[float, int] | None:
-        window = self._histograms.get(field)
-        gain = window.over(LATENCY_S) if window else None
+        gain = self.observed(field, LATENCY_S)
         if gain is None or gain.amount.mean is None or now - gain.at > GONE_S:
             return None
         return gain.amount.mean, round(gain.amount.n)
 
     def _tokens_per_step(self, now: float) -> Value:
-        window = self._histograms.get("step_tokens")
-        gain = window.over(RATE_S) if window else None
+        gain = self.observed("step_tokens", RATE_S)
         if gain is None:
-            return absent("engine", self._lacking() if window is None else "needs two readings")
+            return absent("engine", "needs two readings" if self.observes("step_tokens") else self._lacking())
         n = round(gain.amount.n)
         return aged(
             gain.amount.mean,
@@ -175,17 +191,15 @@ class EngineSeries:
         )
 
     def _steps_per_s(self, now: float) -> Value:
-        window = self._histograms.get("step_tokens")
-        gain = window.over(RATE_S) if window else None
+        gain = self.observed("step_tokens", RATE_S)
         if gain is None:
-            return absent("engine", self._lacking() if window is None else "needs two readings")
+            return absent("engine", "needs two readings" if self.observes("step_tokens") else self._lacking())
         return aged(gain.amount.n / gain.seconds, "engine", at=gain.at, now=now, window_s=gain.seconds)
 
     def _prefix_hit_share(self, now: float) -> Value:
-        queries, hits = self._counters.get("prefix_queries"), self._counters.get("prefix_hits")
-        if queries is None or hits is None:
+        if not (self.counts("prefix_queries") and self.counts("prefix_hits")):
             return absent("engine", self._lacking())
-        asked, hit = queries.over(LATENCY_S), hits.over(LATENCY_S)
+        asked, hit = self.growth("prefix_queries", LATENCY_S), self.growth("prefix_hits", LATENCY_S)
         if asked is None or hit is None:
             return absent("engine", "needs two readings")
         if asked.amount <= 0:
@@ -195,10 +209,9 @@ class EngineSeries:
     def _front_end(self, now: float) -> Value:
         """Mean e2e - queue - inference: what the API server adds around its engine core."""
         e2e, queue, inference = (self._mean(f, now) for f in _FRONT_END)
-        window = self._histograms.get("e2e")
-        gain = window.over(LATENCY_S) if window else None
+        gain = self.observed("e2e", LATENCY_S)
         if e2e is None or queue is None or inference is None or gain is None:
-            return absent("engine", self._lacking() if window is None else "no request finished in the window")
+            return absent("engine", "no request finished in the window" if self.observes("e2e") else self._lacking())
         mean_s = e2e[0] - queue[0] - inference[0]
         return aged(mean_s, "engine", at=gain.at, now=now, n=e2e[1], window_s=gain.seconds)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from server.gateway.policy import order_in_words
-from server.gateway.records import GatewayRecord, QueueRecord
+from server.gateway.records import GatewayRecord, QueueRecord, ReplicaState
 from server.telemetry.aging import absent, aged, rounded_quantiles
 from server.telemetry.exposition import Sample
 from server.telemetry.snapshot import Queue, Value
@@ -95,6 +95,11 @@ class GatewaySeries:
             why = NOT_ALWAYS.get(name, "not reported by the gateway")
             return absent("gateway", "no answer yet" if self._at is None else why)
         return aged(found[1], "gateway", at=found[0], now=now)
+
+    @property
+    def replicas(self) -> list[ReplicaState]:
+        """The engines as it last told of them, where there are several."""
+        return [] if self._line is None else self._line.replicas
 
     def inside(self, now: float) -> float | None:
         """Requests between their accept and their last byte, as the gateway's counters have it: begun less ended.

@@ -258,6 +258,7 @@ def _queued(gateway: GatewayRecord | None) -> dict[str, Any]:
         "behind": gateway.behind,
         "waited_for": gateway.why,
         "order": gateway.order,
+        "replica": gateway.replica,
         "dispatch_s": None if sent is None or admitted is None else sent - admitted,
     }
 

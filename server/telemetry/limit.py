@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from server.telemetry.limit_replicas import stuck, uneven, where
 from server.telemetry.limit_seen import FULL, Seen, see
 from server.telemetry.snapshot import Limit, LimitName, LimitRule, Snapshot
 
@@ -78,14 +79,16 @@ def evaluate(seen: Seen) -> Limit:
         return _unknown("the engine is down" if seen.phase in {"down", "failed"} else f"the engine: {seen.phase}", [])
     if seen.running is None:
         return _unknown("the engine's /metrics give no running requests", [])
-    found = [(name, rule(seen)) for name, rule in RULES]
+    found = [(name, rule(seen)) for name, rule in (RULES if not seen.replicas else _WITH_REPLICAS)]
     rules = [LimitRule(name, one.holds, one.evidence) for name, one in found]
     for name, one in found:
         if one.holds:
+            replica = where(name, seen.replicas)
+            evidence = f"{one.evidence}, most of it at {replica}" if replica else one.evidence
             return Limit(
                 name=name,
-                phrase=f"{name.upper()}  {one.evidence}: {one.next_step}",
-                because=one.evidence,
+                phrase=f"{name.upper()}  {evidence}: {one.next_step}",
+                because=evidence,
                 next_step=one.next_step,
                 rules=rules,
                 window_s=seen.window_s,
@@ -128,6 +131,8 @@ def _unknown(missing: str, rules: list[LimitRule], seen: Seen | None = None) -> 
 
 def _stalled(seen: Seen) -> Found:
     """Requests run, no step is made, and the device rests. A long step (a prompt, a compilation) draws power."""
+    if one := stuck(seen.replicas, STALLED_UNSEEN_S):
+        return Found(True, one, "read its log, restart it; until then send it nothing")
     age_s = seen.heartbeat_age_s
     if age_s is None:
         return Found(False, "nothing runs" if not seen.running else "the engine has no step counter")
@@ -285,6 +290,21 @@ RULES: tuple[tuple[LimitName, Callable[[Seen], Found]], ...] = (
     ("memory bandwidth", _memory_bandwidth),
     ("compute", _compute),
 )
+
+
+def _uneven(seen: Seen) -> Found:
+    """Who waits inside one engine would run at once at another."""
+    holds, evidence = uneven(seen.replicas)
+    return Found(holds, evidence, "send to the one with the fewest under way (--balance least, or a router that does)")
+
+
+_PLACE = next(place for place, (name, _) in enumerate(RULES) if name == "queue policy")
+_WITH_REPLICAS: tuple[tuple[LimitName, Callable[[Seen], Found]], ...] = (
+    *RULES[:_PLACE],
+    ("uneven replicas", _uneven),
+    *RULES[_PLACE:],
+)
+"""Of several engines; before the rules that look at their slots together."""
 
 
 # what they share

@@ -17,6 +17,23 @@ BUDGET_FLAG = "--max-num-batched-tokens"
 
 
 @dataclass(frozen=True, slots=True)
+class SeenReplica:
+    """One of several engines that answers. Means over the window."""
+
+    name: str
+    running: float
+    waiting: float
+    slots: float | None
+    kv_peak: float | None
+    preemptions_per_min: float | None
+    heartbeat_age_s: float | None
+
+    @property
+    def load(self) -> float:
+        return self.running + self.waiting
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """Means over the window, but where it says otherwise. None: not known at all."""
 
@@ -69,6 +86,8 @@ class Seen:
     power_w: float | None
     power_limit_w: float | None
     slowed_by: tuple[str, ...]
+    replicas: tuple[SeenReplica, ...] = ()
+    """Where there are several; the figures above are their sum."""
 
     @property
     def compute(self) -> tuple[str, float] | None:
@@ -141,7 +160,33 @@ def see(snapshots: Sequence[Snapshot]) -> Seen:
         power_w=of_gpu(lambda gpu: gpu.power_w),
         power_limit_w=of_gpu(lambda gpu: gpu.power_limit_w),
         slowed_by=tuple(dict.fromkeys(reason for gpu in gpus for reason in gpu.slowed_by or ())),
+        replicas=_replicas(window),
     )
+
+
+def _replicas(window: Sequence[Snapshot]) -> tuple[SeenReplica, ...]:
+    """Those that answer now."""
+    last = window[-1].replicas
+    if last is None:
+        return ()
+    seen = []
+    for member in last.members:
+        if not member.answers or member.running.v is None:
+            continue
+        past = [one for s in window if s.replicas for one in s.replicas.members if one.name == member.name]
+        kv = [one.kv_usage.v for one in past if one.kv_usage.v is not None]
+        seen.append(
+            SeenReplica(
+                name=member.name,
+                running=_mean(one.running.v for one in past) or 0.0,
+                waiting=_mean(one.waiting.v for one in past) or 0.0,
+                slots=member.max_num_seqs.v,
+                kv_peak=max(kv, default=None),
+                preemptions_per_min=member.preemptions_per_min.v,
+                heartbeat_age_s=member.heartbeat_age_s,
+            )
+        )
+    return tuple(seen)
 
 
 def _holds_back(queue: Queue) -> bool:

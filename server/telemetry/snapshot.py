@@ -178,6 +178,48 @@ class Engine(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     """What of its own scheduling it was told."""
 
 
+class Replica(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """One engine of several: a rank (vLLM's label `engine`) at one endpoint."""
+
+    name: str
+    """As short as it can be told from the others: `:8001`, `:8001/1`, `10.0.0.2:8000`."""
+    url: str
+    rank: str = ""
+    answers: bool = True
+    """Its /metrics is read; it counts in the sums."""
+    healthy: bool | None = None
+    why: str = ""
+    """What is wrong with it, in one clause."""
+    heartbeat_age_s: float | None = None
+    max_num_seqs: Value = ABSENT
+    running: Value = ABSENT
+    waiting: Value = ABSENT
+    kv_usage: Value = ABSENT
+    kv_tokens: Value = ABSENT
+    preemptions_per_min: Value = ABSENT
+    prompt_tokens_per_s: Value = ABSENT
+    generation_tokens_per_s: Value = ABSENT
+    prefix_hit_share: Value = ABSENT
+    ttft_s: Quantiles = NO_QUANTILES
+    sent: Value = ABSENT
+    """Requests of our gateway that its endpoint has now; of all its ranks together."""
+    out: bool = False
+    """The gateway could not connect to it and sends it nothing until it answers again."""
+
+
+class Replicas(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """All engines that serve as one."""
+
+    members: list[Replica] = []
+    answering: int = 0
+    imbalance: Value = ABSENT
+    """The largest mean load (running + waiting) over the mean of all that answer; 1: even. `n` readings."""
+    busiest: str = ""
+    """The name of the one with that load, where it is notable (`server.telemetry.replicas.notable`)."""
+    balance: str = ""
+    """How the gateway chooses among endpoints; empty: it has one to send to."""
+
+
 class People(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     """Who is out there, from our own load generator. All absent when it does not run."""
 
@@ -429,6 +471,7 @@ LimitName = Literal[
     "compute",
     "front end",
     "slow clients",
+    "uneven replicas",
     "",
 ]
 
@@ -472,6 +515,44 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
     text: str
     mark: str
     """One letter for the charts."""
+    who: str = ""
+    """Who told the stack to: `ada@pts/3`, `ada (verb)`; empty for what nobody did just then."""
+
+
+class Viewer(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """Who reads the stream of snapshots now."""
+
+    user: str
+    """By the kernel's word (SO_PEERCRED)."""
+    where: str = ""
+    """A console's terminal, else the program; by its own word."""
+    role: Literal["operator", "watcher"] = "operator"
+    """watcher: through the socket that can only be read."""
+    since: float = 0.0
+    """Unix seconds."""
+
+
+class Notice(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """A coming, a going or a command, for the list of who does what."""
+
+    wall: float
+    who: str
+    text: str
+    acts: bool = False
+    """It was a command."""
+
+
+class Audience(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
+    """Who looks on and who acts."""
+
+    viewers: list[Viewer] = []
+    """Longest first."""
+    group: str = ""
+    """Whose members may watch; empty: only the operator's own consoles."""
+    socket: str = ""
+    """Where they do."""
+    latest: list[Notice] = []
+    """Newest last, at most 12."""
 
 
 class ActiveFault(msgspec.Struct, frozen=True, omit_defaults=True, eq=False):
@@ -534,6 +615,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Those that are provoked and last, oldest first."""
     sources: dict[str, SourceState] = {}
     limit_detail: Limit = Limit()
+    audience: Audience = Audience()
+    replicas: Replicas | None = None
+    """Where the engine is more than one: several endpoints, or data-parallel ranks. `engine` is their sum then."""
 
     @property
     def device(self) -> Gpu | None:
@@ -584,6 +668,8 @@ class JoinedRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """good, miss or excluded (`loadgen.slo.judge`); empty where nobody judged."""
     missed: str = ""
     """Which part of the promise was broken (`loadgen.slo.Miss`); empty when none was."""
+    replica: str = ""
+    """HOST:PORT of the engine it was sent to, where there are several."""
 
 
 snapshot_encoder = msgspec.json.Encoder()

@@ -46,6 +46,18 @@ class Buckets:
         counts = tuple(new - old for new, old in zip(self.counts, earlier.counts, strict=True))
         return None if min(counts) < 0 else Buckets(self.edges, counts, self.total - earlier.total)
 
+    def plus(self, other: Buckets) -> Buckets:
+        """Of both together, on the edges that both have: counts are cumulative, so they are exact there."""
+        if self.edges == other.edges:
+            counts = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
+            return Buckets(self.edges, counts, self.total + other.total)
+        mine, theirs = (
+            dict(zip(self.edges, self.counts, strict=True)),
+            dict(zip(other.edges, other.counts, strict=True)),
+        )
+        edges = tuple(edge for edge in self.edges if edge in theirs)
+        return Buckets(edges, tuple(mine[edge] + theirs[edge] for edge in edges), self.total + other.total)
+
 
 def counter_minus(later: float, earlier: float) -> float | None:
     """What a counter gained; None when it shrank (a restart)."""

@@ -46,6 +46,7 @@ def _panels() -> dict[str, Callable[[View, int, int], list[Line]]]:
         and one.__module__ == module.__name__
         and not name.startswith("_")
         and list(inspect.signature(one).parameters)[:3] == ["view", "cells", "rows"]
+        and inspect.signature(one).return_annotation == "list[Line]"
     }
 
 

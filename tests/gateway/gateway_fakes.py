@@ -17,7 +17,7 @@ import httpx
 from server.gateway.access import Access
 from server.gateway.client import STALL_S
 from server.gateway.listener import Listener, bind
-from server.gateway.policy import Policy
+from server.gateway.policy import Balance, Policy
 from server.gateway.records import EngineState, GatewayRecord
 from server.gateway.relay import Gateway
 
@@ -222,8 +222,9 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    engine_url: str,
+    engine_url: str | list[str],
     *,
+    balance: Balance = "least",
     engine_state: EngineState = "ready",
     access: Access | None = None,
     stall_s: float = STALL_S,
@@ -232,6 +233,7 @@ async def running(
     records: list[GatewayRecord] = []
     gateway = Gateway(
         engine_url=engine_url,
+        balance=balance,
         policy=Policy(**{"max_in_flight": 8, "max_queue": 16, **policy}),
         engine_state=engine_state,
         sink=records.append,
