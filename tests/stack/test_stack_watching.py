@@ -9,6 +9,7 @@ import os
 import pwd
 import socket
 import stat
+import tempfile
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -306,11 +307,10 @@ def test_a_group_that_one_is_not_in_cannot_be_given_anything() -> None:
 
 
 @pytest.fixture
-def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    monkeypatch.setattr(watch_place, "SHARED", folder)
-    return folder
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:  # a socket's path is short
+        monkeypatch.setattr(watch_place, "SHARED", Path(folder))
+        yield Path(folder)
 
 
 def listening(folder: Path) -> socket.socket:
