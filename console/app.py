@@ -39,23 +39,15 @@ from console.messages import (
     SourceLost,
     Wanted,
 )
-from console.panels.capacity import searching
 from console.provoking import FaultDraft, kill_question
 from console.rules import ordered
-from console.screens.ask import AskKey, AskNote, HelpScreen
-from console.screens.audience import AudienceScreen
 from console.screens.base import MIN_CELLS, MIN_ROWS, CockpitScreen
-from console.screens.capacity import CapacityScreen
-from console.screens.engine import EngineScreen
-from console.screens.faults import FaultScreen
 from console.screens.flow import FlowScreen
-from console.screens.load import LoadScreen
-from console.screens.policy import PolicyScreen
-from console.screens.presenter import PresenterScreen
-from console.screens.requests import RequestsScreen
+from console.screens.late import late
+from console.screens.overlay import Sheet
 from console.settings import Settings
 from console.sources.base import Source, SourceGoneError
-from console.teaching import Teaching, lesson_screen
+from console.teaching import Teaching
 from console.themes import Theme
 from console.trouble import Trouble
 from console.view import KeyHint, Link, View
@@ -68,6 +60,7 @@ from server.faults.catalogue import NAMES
 from server.gateway.policy import Order
 from server.telemetry.snapshot import People, Snapshot
 
+ASK_KEY = late("ask", "AskKey")
 STATUS_S = 8.0
 """Seconds that an answer stays in the status line."""
 
@@ -88,12 +81,12 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
     ENABLE_COMMAND_PALETTE = True
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
         "flow": FlowScreen,
-        "requests": RequestsScreen,
-        "engine": EngineScreen,
-        "load": LoadScreen,
-        "capacity": CapacityScreen,
-        "presenter": PresenterScreen,
-        "lesson": lesson_screen,
+        "requests": late("requests", "RequestsScreen"),
+        "engine": late("engine", "EngineScreen"),
+        "load": late("load", "LoadScreen"),
+        "capacity": late("capacity", "CapacityScreen"),
+        "presenter": late("presenter", "PresenterScreen"),
+        "lesson": late("lesson", "LessonScreen"),
     }
     DEFAULT_MODE = "flow"
     BINDINGS: ClassVar[list[BindingType]] = bindings("")
@@ -230,7 +223,7 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
         if message.kept is not self.kept:  # of another place in a recording
             if self.snapshot is not None:
                 self._want_requests(RequestsWanted(self.snapshot.at))
-        elif self.kept.take(message.found, message.why) and isinstance(self.screen, RequestsScreen):
+        elif self.kept.take(message.found, message.why) and isinstance(self.screen, CockpitScreen):
             self.screen.renew()
 
     @on(SourceEnded)
@@ -315,7 +308,7 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
         """Draw the view on the screen below any question, and on the panel above it."""
         view = self.view()
         for screen in reversed(self.screen_stack):
-            if isinstance(screen, CockpitScreen | PolicyScreen | FaultScreen | AudienceScreen):
+            if isinstance(screen, CockpitScreen | Sheet):
                 screen.show(view)
             if isinstance(screen, CockpitScreen):
                 return
@@ -412,6 +405,8 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
     def action_capacity(self) -> None:
         """Ask, then search for how many people can be served; a search that runs is stopped."""
         capacity = self.snapshot.capacity if self.snapshot else None
+        from console.panels.capacity import searching  # noqa: PLC0415
+
         if searching(capacity):
             self._send(commands.Capacity(on=False))
             return
@@ -422,22 +417,22 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
 
         question = "A search changes the number of people for up to 6 minutes, then puts it back."
         answers = {"y": "search, until the 90 % interval is within 15 %", "c": "be careful: until it is within 10 %"}
-        self.push_screen(AskKey(question, answers), answered)
+        self.push_screen(ASK_KEY(question, answers), answered)
 
     def action_policy(self) -> None:
         """The panel with the queue's policy and the engine's knobs."""
         if isinstance(self.screen, CockpitScreen):
-            self.push_screen(PolicyScreen())
+            self.push_screen(late("policy", "PolicyScreen")())
 
     def action_faults(self) -> None:
         """The sheet with the faults."""
         if isinstance(self.screen, CockpitScreen):
-            self.push_screen(FaultScreen())
+            self.push_screen(late("faults", "FaultScreen")())
 
     def action_audience(self) -> None:
         """The sheet with who watches and who acts."""
         if isinstance(self.screen, CockpitScreen):
-            self.push_screen(AudienceScreen())
+            self.push_screen(late("audience", "AudienceScreen")())
 
     def action_fault(self, name: str, value: str | None = None) -> None:
         """Provoke one, as it is by default or with this main setting; ask where it asks."""
@@ -452,7 +447,7 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
             if key == "y":
                 self._send(command)
 
-        self.push_screen(AskKey(kill_question(command), {"y": "yes, kill it"}), answered)
+        self.push_screen(ASK_KEY(kill_question(command), {"y": "yes, kill it"}), answered)
 
     def action_unfault(self) -> None:
         """Undo every fault that lasts."""
@@ -474,7 +469,7 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
                 self._send(commands.Compare(arms=["fifo", "shortest"]))
 
         question = "A comparison sets the people aside for 2 to 6 minutes, then puts them and the policy back."
-        self.push_screen(AskKey(question, {"y": "compare fifo and shortest on the same load"}), answered)
+        self.push_screen(ASK_KEY(question, {"y": "compare fifo and shortest on the same load"}), answered)
 
     def action_report(self) -> None:
         """What was seen, as a file."""
@@ -495,7 +490,7 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
             "c": "compile-cold: and nothing is compiled yet",
             "d": "disk-cold: and the weights come from the disk",
         }
-        self.push_screen(AskKey(question, {key: meanings[key] for key in kinds}), answered)
+        self.push_screen(ASK_KEY(question, {key: meanings[key] for key in kinds}), answered)
 
     def action_marker(self) -> None:
         """Ask for a note, then mark."""
@@ -504,7 +499,7 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
             if note is not None:
                 self._send(commands.Marker(note))
 
-        self.push_screen(AskNote(), answered)
+        self.push_screen(late("ask", "AskNote")(), answered)
 
     def action_record(self) -> None:
         """Start or stop a recording."""
@@ -533,13 +528,13 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
     def action_only(self, only: Only) -> None:
         """Go to the Requests screen and show these only."""
         self.action_show_screen("requests")
-        if isinstance(self.screen, RequestsScreen):
-            self.screen.action_filter(only)
+        if (filtered := getattr(self.screen, "action_filter", None)) is not None:
+            filtered(only)
 
     def action_help(self) -> None:
         """Keys, and how to read the screen."""
-        if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen())
+        if isinstance(self.screen, CockpitScreen):
+            self.push_screen(late("ask", "HelpScreen")())
 
     async def action_quit(self) -> None:
         """Textual's own way out is ours."""
@@ -563,7 +558,7 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
                 self.flash("Stopping the stack ...")
                 self._stop()
 
-        self.push_screen(AskKey("Stop the stack: engine, gateway and people?", {"y": "yes, stop all of it"}), answered)
+        self.push_screen(ASK_KEY("Stop the stack: engine, gateway and people?", {"y": "yes, stop all of it"}), answered)
 
     @work(exit_on_error=False)
     async def _stop(self) -> None:
@@ -577,3 +572,12 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
         """128 + n, with the terminal as it was."""
         lives = "; the stack lives on" if self.source.kind == "live" else ""
         self.exit(Left("signal", f"Detached by {number.name}{lives}."), return_code=128 + number)
+
+
+def cockpit(source: Source, **options: Any) -> CockpitApp:
+    """The application for a source."""
+    if source.kind != "replay":
+        return CockpitApp(source, **options)
+    from console.replaying import replay_app  # noqa: PLC0415 - what is live needs nothing of it
+
+    return replay_app(source, **options)

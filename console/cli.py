@@ -438,7 +438,7 @@ def _open(
 ) -> int:
     """Run the cockpit until it is left; its last words go to the restored terminal."""
     gc.disable()  # what is imported lives for ever: looking through it again and again is a sixth of the start
-    from console.replaying import cockpit
+    from console.app import cockpit
     from console.trouble import Trouble
 
     gc.freeze()

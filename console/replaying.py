@@ -17,7 +17,8 @@ from console.deeds import DEEDS, REPLAY, bindings
 from console.history import History
 from console.kept import Kept
 from console.panels.progress import Playing, Tick, recorded_on
-from console.screens.ask import HelpScreen
+from console.screens.base import CockpitScreen
+from console.screens.late import late
 from console.sources.base import Source
 from console.sources.replay import ReplaySource
 from console.view import KeyHint, View
@@ -114,8 +115,8 @@ class ReplayApp(CockpitApp):
 
     def action_help(self) -> None:
         """Keys, and how to read the screen."""
-        if not isinstance(self.screen, HelpScreen):
-            self.push_screen(HelpScreen(REPLAY))
+        if isinstance(self.screen, CockpitScreen):
+            self.push_screen(late("ask", "HelpScreen")(REPLAY))
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Every deed, and every event of the recording."""
@@ -132,6 +133,6 @@ class ReplayApp(CockpitApp):
         return SystemCommand(title, escape(text), lambda: self.call_later(self.run_action, action))
 
 
-def cockpit(source: Source, **options: Any) -> CockpitApp:
-    """The application for a source."""
+def replay_app(source: Source, **options: Any) -> CockpitApp:
+    """For what plays a recording; a source that only looks like one has no keys to go about in it."""
     return ReplayApp(source, **options) if isinstance(source, ReplaySource) else CockpitApp(source, **options)

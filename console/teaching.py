@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from textual import work
 from textual.app import App, ReturnType
-from textual.screen import Screen
 
 from console.classroom import Classroom
 from console.deeds import POLICY_CHANGE, why_not
@@ -25,13 +24,6 @@ if TYPE_CHECKING:
 
 UNDO_S = 2.0
 """Seconds that leaving waits for the stack to put people and policy back; after that it does so by itself."""
-
-
-def lesson_screen() -> Screen[None]:
-    """Made, and imported, when it is first wanted."""
-    from console.screens.lesson import LessonScreen  # noqa: PLC0415
-
-    return LessonScreen()
 
 
 class Teaching(App[ReturnType]):

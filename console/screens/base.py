@@ -46,6 +46,9 @@ class CockpitScreen(ZoomingScreen):
             if canvas.is_mounted:
                 canvas.show(view)
 
+    def renew(self) -> None:
+        """Single requests came: nothing, where none are shown."""
+
     def on_resize(self, event: Resize) -> None:
         """Heights by the room there is."""
         self.set_class(event.size.height < 24, "-short")

@@ -45,6 +45,10 @@ class Sheet(Overlay[None]):
         """The latest view, as soon as the layout is known."""
         self.call_after_refresh(self.app.run_action, "redraw")
 
+    def show(self, view: View) -> None:
+        """Draw this view."""
+        raise NotImplementedError
+
     def unread(self, view: View) -> str:
         """The answer to show with this view: what was read goes with the next change."""
         self._drawn = view

@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual.pilot import Pilot
 
-from console.app import CockpitApp
+from console.app import CockpitApp, cockpit
 from console.history import SERIES, History
 from console.ink import Line, Span, line, plain, width
 from console.panels.progress import Playing, Tick, progress
 from console.replay_verb import RECORDINGS, SHIPPED
-from console.replaying import ReplayApp, cockpit
+from console.replaying import ReplayApp
 from console.sources import tape as tape_module
 from console.sources.base import SourceGoneError
 from console.sources.player import Moment, Player, moment

@@ -11,7 +11,7 @@ import samples
 from console_waiting import until
 from textual.pilot import Pilot
 
-from console.replaying import cockpit
+from console.app import cockpit
 from console.sources.replay import ReplaySource
 from server.telemetry.snapshot import Event, Snapshot
 
