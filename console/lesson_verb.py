@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from server.commands import Command
 
 VerbMaker = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+PEOPLE_S = 10.0
 LOOK_S = 0.5
 CELLS = 84
 SIGNS = {True: "seen:", False: "not seen:", None: "not here:"}
@@ -140,8 +141,18 @@ def _run(options: argparse.Namespace) -> int:
         code: int = options.in_console(lesson)
         return code
     client = StackClient(default_paths())
-    client.snapshot()  # says that there is no stack before anything is printed
+    _await_people(client)  # says that there is no stack before anything is printed
     return Walk(client, lesson, asks=sys.stdin.isatty()).go()
+
+
+def _await_people(client: StackClient) -> None:
+    """A stack that has just come up knows its people a moment later. Raises StackError where there is none."""
+    end = time.monotonic() + PEOPLE_S
+    while True:
+        snapshot = client.snapshot()
+        if snapshot.read_only or snapshot.people.profile is not None or time.monotonic() > end:
+            return
+        time.sleep(0.2)
 
 
 @contextmanager
