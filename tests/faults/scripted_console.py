@@ -85,7 +85,7 @@ def main() -> int:
 
     def opened(_: object) -> int:
         cli._check_terminal()
-        return cli._open(source, StackClient(default_paths()), ephemeral=False)
+        return cli._open(source, StackClient(default_paths()), {}, ephemeral=False)
 
     cli._console = opened
     return cli.main(["console"])
