@@ -4,7 +4,8 @@
     spark-serve up --people 32 --wait
     python -m bench.console --tools TOOLS [--seconds 30] [--rounds 2] [--keys 500] [--size 160x48]
 
-Each tool runs at its own default refresh. First paint: 20 cells of text on the screen. First data: its first figure of the
+Each tool runs at its own default refresh; ours also over the recording of an H100 under full load, where no engine takes the
+cores that it is measured on. First paint: 20 cells of text on the screen. First data: its first figure of the
 engine. CPU (of one core) and memory are those of its whole process tree, after 5 s, so that charts are being drawn. Key to
 paint: from writing a key to the first byte of what it must show, keys at irregular distances under the same load. What it
 wrote is made out by a terminal emulator afterwards, so that nothing but the tool and the engine work meanwhile.
@@ -74,7 +75,9 @@ class Cost:
 def tools(folder: Path, url: str) -> list[Tool]:
     """Ours, and those of the peers that are installed in `folder`."""
     ours = (sys.executable, "-m", "console.cli", "console")
-    found = [Tool("spark-serve", ours, r"● live", (("3", b"cold start"), ("1", b"what people feel")))]
+    turns = (("3", b"cold start"), ("1", b"what people feel"))
+    replayed = (*ours, "--replay", "screenshots/h100.sparkrec", "--at", "200 people+5", "--loop")
+    found = [Tool("spark-serve", ours, r"● live", turns), Tool("the same, H100 replay", replayed, "200 ", turns)]
     for tool in (
         Tool("vllmstat", ("-u", url), r"running [1-9]", (("\x10", b"Search"), ("\x1b", b"THROUGHPUT"))),
         Tool("vllm-htop", ("--url", url), r"Running\s+:\s+\d", ((" ", b"PAUSED"), (" ", b"Saturation"))),
@@ -254,10 +257,10 @@ def main() -> None:
         order = tools(options.tools, client.snapshot().engine.url)
         for tool in order if turn % 2 == 0 else order[::-1]:
             load = load_of(client.snapshot())
-            keys = options.keys if tool is order[0] else options.keys // 5
+            keys = options.keys if tool is order[1] else options.keys // 5
             cost = measure(tool, cells, rows, options.seconds, keys, load, turn)
             print(
-                f"{turn + 1} {tool.name:<12} {cost.cpu_share * 100:5.1f} % {cost.rss_mb:5.0f} MB "
+                f"{turn + 1} {tool.name:<22}{cost.cpu_share * 100:5.1f} % {cost.rss_mb:5.0f} MB "
                 f"{cost.bytes_per_s / 1024:6.1f} KiB/s under {load}",
                 flush=True,
             )

@@ -3,7 +3,7 @@
     python -m bench.pictures screenshots/h100.sparkrec --out screenshots one-chat=ready+30 crowd='64 people'+75 ...
 
 A moment is NAME=EVENT+SECONDS: so long after the first event whose text contains EVENT. NAME@80x24 sets the size (160x48),
-NAME#3 presses a key first. Without moments it lists the recording's events.
+NAME#3 presses a key first (NAME#tab+enter several), NAME%light takes a theme. Without moments it lists the recording's events.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from pathlib import Path
 
 from console.app import CockpitApp
 from console.sources.replay import ReplaySource
+from console.themes import THEMES
 from server.telemetry.recording import read
 from server.telemetry.snapshot import Event, Snapshot
 
-MOMENT = re.compile(r"(?P<name>[\w-]+)(?:@(?P<w>\d+)x(?P<h>\d+))?(?:#(?P<keys>\w+))?=(?P<event>.+)\+(?P<after>[\d.]+)")
+MOMENT = re.compile(
+    r"(?P<name>[\w-]+)(?:@(?P<w>\d+)x(?P<h>\d+))?(?:#(?P<keys>[\w+]+))?(?:%(?P<theme>[\w-]+))?=(?P<event>.+)\+(?P<after>[\d.]+)"
+)
 WEB_FONT = re.compile(r"@font-face\s*\{.*?\}", re.S)
 FAST = 1e9
 SETTLE_S = 1.5
@@ -35,13 +38,13 @@ def events(recording: Sequence[Snapshot]) -> list[Event]:
     return list({event.at: event for snapshot in recording for event in snapshot.events}.values())
 
 
-async def draw(upto: Sequence[Snapshot], size: tuple[int, int], keys: str, recording: Path) -> str:
+async def draw(upto: Sequence[Snapshot], size: tuple[int, int], keys: str, theme: str, recording: Path) -> str:
     """The screen as SVG after all of `upto`, without links to a web font."""
-    app = CockpitApp(ReplaySource(upto, speed=FAST, requests_of=recording))
+    app = CockpitApp(ReplaySource(upto, speed=FAST, requests_of=recording), look=THEMES[theme])
     async with app.run_test(size=size) as pilot:
         while app.snapshot is None or app.snapshot.seq < upto[-1].seq:
             await pilot.pause(0.05)
-        for key in keys:
+        for key in keys.split("+") if keys else ():
             await pilot.press(key)
         await pilot.pause(SETTLE_S)
         return WEB_FONT.sub("", app.export_screenshot(title="spark-serve console"))
@@ -97,7 +100,7 @@ def main() -> int:
         upto = [snapshot for snapshot in recording if until - 300 <= snapshot.at <= until]
         size = (int(found["w"] or 160), int(found["h"] or 48))
         svg = options.out / f"{found['name']}.svg"
-        svg.write_text(asyncio.run(draw(upto, size, found["keys"] or "", options.recording)))
+        svg.write_text(asyncio.run(draw(upto, size, found["keys"] or "", found["theme"] or "dark", options.recording)))
         if found["name"] in options.png:
             to_png(svg, size)
         print(f"{svg}: {upto[-1].verdict.word}, {len(upto)} snapshots up to {until - recording[0].at:.0f} s")

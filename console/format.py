@@ -51,7 +51,8 @@ def known(value: float | None) -> float | None:
 
 
 def seconds(value: float | None) -> str:
-    """`0.4 ms`, `16 ms`, `0.31 s`, `31.2 s`, `134 s`, `12 min`."""
+    """`0.4 ms`, `16 ms`, `310 ms`, `1.20 s`, `31.2 s`, `134 s`, `12 min`: three digits from 100 ms on, so that what is read off
+    is within half a percent."""
     value = known(value)
     if value is None:
         return ABSENT_TEXT
@@ -60,7 +61,7 @@ def seconds(value: float | None) -> str:
         return "0 s"
     if size < 0.00995:
         return f"{value * 1000:.1f} ms"
-    if size < 0.0995:
+    if size < 0.9995:
         return f"{value * 1000:.0f} ms"
     if size < 9.995:
         return f"{value:.2f} s"

@@ -65,10 +65,10 @@ def test_limit_and_filter(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_one_request_is_a_waterfall(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "aa-1")
-    for part in ("upstream", "1.902 s + 0.000 s unattributed = 1.902 s end to end ✓", "first token 0.50 s", "judged"):
+    for part in ("upstream", "1.902 s + 0.000 s unattributed = 1.902 s end to end ✓", "first token 500 ms", "judged"):
         assert part in text
     assert "rejected: the queue was full" in said(capsys, "aa-2")
-    assert "first token after 0.50 s" in said(capsys, "bb-1"), "of one id the latest"
+    assert "first token after 500 ms" in said(capsys, "bb-1"), "of one id the latest"
 
 
 def test_json_is_all_that_is_known(capsys: pytest.CaptureFixture[str]) -> None:

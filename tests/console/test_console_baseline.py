@@ -42,8 +42,8 @@ def against(snapshot: Snapshot, held: Baseline = HELD, **more: Any) -> View:
     [
         (62, 48, "62", "+14"),
         (48, 62, "48", "−14"),
-        (0.84, 0.62, "0.84 s", "+0.22"),
-        (0.84, 0.62, "~0.84 s", "+0.22"),
+        (0.84, 0.62, "840 ms", "+220"),
+        (0.84, 0.62, "~840 ms", "+220"),
         (0.016, 2.3, "16 ms", "−2284"),
         (0.58, 0.41, "  58 %", "+17"),
         (0.003, 0.02, "0.3 %", "−1.7"),
@@ -112,8 +112,8 @@ def test_panels_show_their_changes() -> None:
     assert "tensor 58 % +17" in strip
     assert "62 +14 of 64 slots" in text_of(draw(batch, view, 40, 26))
     table = text_of(draw(feel, view, 80, 26))
-    assert "0.31 s ▲0.11" in table
-    assert "0.84 s ▲0.22" in table
+    assert "310 ms ▲110" in table
+    assert "840 ms ▲220" in table
     assert "then" in table  # the p95 that was held, as a line through the chart
 
 
@@ -122,7 +122,7 @@ def test_small_panels_keep_the_change_and_leave_out_what_can_be_missed() -> None
     strip = text_of(draw(stages, view, 80, 5))
     assert "10 ▲8 " in strip
     table = text_of(draw(feel, view, 46, 12))
-    assert "0.84 s ▲0.22" in table
+    assert "840 ms ▲220" in table
     assert "p99" not in table
 
 

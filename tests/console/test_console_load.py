@@ -24,7 +24,7 @@ SIZE = (160, 48)
 @pytest.mark.parametrize("cells", [80, 160])
 def test_each_behaviour_shows_its_mark(cells: int) -> None:
     text = text_of(crowds(view_of(samples.CROWDED, chosen="slow"), cells, 13))
-    for part in ("12", "held", "192 KiB", "14.2 left/min", "x1.18 requests", "prefill 0.10 s", "+16"):
+    for part in ("12", "held", "192 KiB", "14.2 left/min", "x1.18 requests", "prefill 100 ms", "+16"):
         assert part in text
 
 
@@ -88,13 +88,13 @@ def test_measured_has_quantiles_with_n_and_the_servers_ttft() -> None:
         "whole",
         "95 213",
         "99 % of token deadlines met",
-        "0.14 s mean, as the engine counts",
+        "140 ms mean, as the engine counts",
     ):
         assert part in text
     assert "TTFT 61  left 22  refused 11  errors 1" in text
     brief = text_of(measured(view_of(samples.CROWDED), 78, 2))
     assert "n=750" in brief
-    assert "server's TTFT 0.14 s + gap 0.24 s" in brief
+    assert "server's TTFT 140 ms + gap 240 ms" in brief
 
 
 def test_the_generator_tells_when_it_is_the_limit() -> None:

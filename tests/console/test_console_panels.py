@@ -188,7 +188,7 @@ def test_breakdown_that_does_not_add_up_says_so() -> None:
 
 
 def test_windowed_means_are_marked() -> None:
-    assert "~0.41 s" in text_of(breakdown(view_of(samples.READ_ONLY), 160, 3))
+    assert "~410 ms" in text_of(breakdown(view_of(samples.READ_ONLY), 160, 3))
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_a_row_says_who_how_and_how_long() -> None:
     assert "of 68 kept, the last 50 s" in rows[0]
     assert "following the newest" in rows[0]
     first = rows[2]
-    for part in ("▸", "w0p17 patient", "ok", "512/128", "0.40 s", "0.55 s", "19 ms", "2.94 s", "▒▒▒", "███"):
+    for part in ("▸", "w0p17 patient", "ok", "512/128", "398 ms", "551 ms", "19 ms", "2.94 s", "▒▒▒", "███"):
         assert part in first
     assert "ok, late" in rows[3]
     assert "rejected: HTTP 429: The queue is full" in rows[5]
@@ -203,7 +203,7 @@ def test_the_chosen_place_is_said() -> None:
 @pytest.mark.parametrize(
     ("only", "says"),
     [
-        ("slow", "nobody waited too long in the last 62 requests (TTFT ≤ 1.00 s, TPOT ≤ 0.20 s)"),
+        ("slow", "nobody waited too long in the last 62 requests (TTFT ≤ 1.00 s, TPOT ≤ 200 ms)"),
         ("failed", "nothing failed in the last 62 requests"),
         ("abandoned", "nobody left early in the last 62 requests"),
     ],
@@ -266,7 +266,7 @@ def test_who_waits_now_the_next_first() -> None:
     assert brief.startswith(" waiting now  10  1.10 s w0p0 prio -1")
     assert "nobody waits" in text_of(waiting(view_of(samples.IDLE), 160, 5))
     served = samples.change(samples.IDLE, queue={"flying": known.FLYING[-2:], "in_flight": samples.V(2)})
-    assert "in flight  2  oldest first  1 s w1p5 decode 0.70 s  0.20 s w1p7 no token yet" in text_of(
+    assert "in flight  2  oldest first  1 s w1p5 decode 700 ms  200 ms w1p7 no token yet" in text_of(
         waiting(view_of(served), 120, 1)
     )
     assert "—" in text_of(waiting(view_of(Snapshot(seq=0, at=0.0, wall=0.0)), 160, 5))
@@ -296,7 +296,7 @@ def test_a_row_a_stage_on_one_axis() -> None:
     lines = stage_rows(known.GOOD, 156, 30)
     assert names(lines)[1:-2] == list(known.STAGES)
     text = text_of(lines)
-    assert "▼ first token 0.55 s" in text
+    assert "▼ first token 551 ms" in text
     assert "dispatch 1.3 ms" in text
     assert "2.931 s + 0.009 s unattributed = 2.940 s end to end ✓" in text
     assert "exact: measured for this very request" in text
@@ -350,7 +350,7 @@ def test_how_the_stages_are_known(request_: JoinedRequest, says: str) -> None:
 
 def test_windowed_means_are_named_as_such() -> None:
     text = text_of(facts(known.FOREIGN, known.SERVING, 156, 20))
-    assert "engine queue ~2.0 ms, prefill ~0.10 s, decode ~2.40 s" in text
+    assert "engine queue ~2.0 ms, prefill ~100 ms, decode ~2.40 s" in text
     assert "not this request's own" in " ".join(text.split())
     assert "windowed" not in text_of(facts(known.GOOD, known.SERVING, 156, 20))
 
@@ -379,7 +379,7 @@ def test_facts_hold_all_that_is_known() -> None:
         "counted to user w0p17, priority 0",
         "behind 9 others, for a free slot, order fifo",
         "prompt 512, reply 128; together 640; reckoned at most 768",
-        "good: first token after 0.55 s, within 1.00 s",
+        "good: first token after 551 ms, within 1.00 s",
         "when its person meant to send it",
     ):
         assert part in text
@@ -393,13 +393,13 @@ def test_facts_hold_all_that_is_known() -> None:
 @pytest.mark.parametrize(
     ("request_", "outcome", "judged"),
     [
-        (known.GOOD, "finished", "good: first token after 0.55 s, within 1.00 s; 19 ms a token, within 0.20 s"),
+        (known.GOOD, "finished", "good: first token after 551 ms, within 1.00 s; 19 ms a token, within 200 ms"),
         (known.LATE, "finished", "a miss: first token after 2.05 s, over 1.00 s"),
-        (known.SLOW, "finished", "a miss: 0.23 s a token, over 0.20 s"),
+        (known.SLOW, "finished", "a miss: 231 ms a token, over 200 ms"),
         (known.REFUSED, "rejected: HTTP 429: The queue is full; try again later.", "a miss: refused"),
         (known.FAILED, "failed: error event: EngineCore encountered an issue", "a miss: failed"),
         (known.LEFT, "abandoned: out of patience: no token in about 4 s", "a miss: its person had enough and left"),
-        (known.HELD, "finished", "good: first token after 0.55 s, within 1.00 s; a slow reader's pace is his own"),
+        (known.HELD, "finished", "good: first token after 551 ms, within 1.00 s; a slow reader's pace is his own"),
     ],
     ids=lambda value: value.request_id if isinstance(value, JoinedRequest) else "",
 )

@@ -92,7 +92,7 @@ def test_all_of_an_explanation_can_be_read_on_a_small_terminal(name: str) -> Non
 
 def test_the_figures_behind_a_panel_stand_there_with_their_source() -> None:
     text = text_of(explanation(view_of(samples.LOADED), "feel", 64, 46))
-    assert re.search(r"ttft_s +p50 0.31 s, p95 0.84 s +load, n=750, 30 s", text)
+    assert re.search(r"ttft_s +p50 310 ms, p95 840 ms +load, n=750, 30 s", text)
 
 
 async def test_tab_goes_through_the_panels_and_enter_zooms_one() -> None:

@@ -261,8 +261,10 @@ def test_absent_is_a_dash_and_stale_is_dated() -> None:
 
 
 def test_a_second_never_looks_like_a_five() -> None:
-    assert "0.84" in headlines(samples.LOADED)[3].text
-    small = text_of(presenter(view_of(samples.LOADED), 80, 22)).splitlines()
+    late = msgspec.structs.replace(samples.LOADED.feel.ttft_s, p95=1.84)
+    loaded = samples.change(samples.LOADED, feel=msgspec.structs.replace(samples.LOADED.feel, ttft_s=late))
+    assert "1.84" in headlines(loaded)[3].text
+    small = text_of(presenter(view_of(loaded), 80, 22)).splitlines()
     label = next(y for y, row in enumerate(small) if row.startswith(" TTFT p95"))
     assert any(row[:26].rstrip().endswith(" s") for row in small[label : label + 7])
     assert not any(len(row) and row.rstrip().endswith("…") for row in small[7:])
