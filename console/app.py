@@ -190,9 +190,14 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
         self._link = self.source.kind
         self._lost = None
         self.teach(message.snapshot)
-        if not early:
+        if not (early or self._terminal_lags()):
             self._drawn_at = self._clock()
             self.redraw()
+
+    def _terminal_lags(self) -> bool:
+        """It has not taken yet what was drawn: on a slow line figures wait for the next snapshot, so that keys are answered."""
+        writer = self._driver._writer_thread if isinstance(self._driver, LinuxDriver) else None
+        return writer is not None and writer._queue.qsize() > 0
 
     @on(SourceLost)
     def _show_loss(self, message: SourceLost) -> None:

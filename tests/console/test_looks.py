@@ -183,6 +183,31 @@ async def test_figures_are_drawn_no_more_often_than_asked() -> None:
         await until(pilot, lambda: app.snapshot is due and "13 waiting" in screen_text(app))
 
 
+async def test_a_terminal_that_has_not_taken_the_last_frame_gets_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each key waits behind all the figures that were drawn meanwhile."""
+    source = SteppedSource()
+    app = CockpitApp(source)
+    lags = [False]
+    monkeypatch.setattr(app, "_terminal_lags", lambda: lags[0])
+
+    def come(seq: int, waiting: float) -> Snapshot:
+        queue = {"depth": msgspec.structs.replace(samples.LOADED.queue.depth, v=waiting)}
+        one = samples.change(samples.LOADED, at=samples.AT + seq, seq=5000 + seq, queue=queue)
+        source.queue.put_nowait(one)
+        return one
+
+    async with app.run_test(size=SIZE) as pilot:
+        first = come(1, 11)
+        await until(pilot, lambda: app.snapshot is first and "11 waiting" in screen_text(app))
+        lags[0] = True
+        later = come(2, 12)
+        await until(pilot, lambda: app.snapshot is later)
+        assert "11 waiting" in screen_text(app)
+        lags[0] = False
+        last = come(3, 13)
+        await until(pilot, lambda: app.snapshot is last and "13 waiting" in screen_text(app))
+
+
 # Keys by file
 
 
