@@ -114,6 +114,8 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
         self.kept = Kept()
         """Single requests, asked for while a screen shows them."""
         self._asking = False
+        self._owed = False
+        """A snapshot came while the terminal lagged, and is not drawn yet."""
         self.trouble = trouble or Trouble(None)
         """Where failures of the console itself are written down."""
         self.failure: Exception | None = None
@@ -190,12 +192,13 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
         self._link = self.source.kind
         self._lost = None
         self.teach(message.snapshot)
-        if not (early or self._terminal_lags()):
+        self._owed = self._terminal_lags()
+        if not (early or self._owed):
             self._drawn_at = self._clock()
             self.redraw()
 
     def _terminal_lags(self) -> bool:
-        """It has not taken yet what was drawn: on a slow line figures wait for the next snapshot, so that keys are answered."""
+        """It has not taken yet what was drawn: on a slow line figures wait for it, so that keys are answered."""
         writer = self._driver._writer_thread if isinstance(self._driver, LinuxDriver) else None
         return writer is not None and writer._queue.qsize() > 0
 
@@ -264,7 +267,9 @@ class CockpitApp(Teaching[Left], Lens[Left], Dressed[Left]):
         expired = self._status is not None and self._clock() - self._status[2] >= STATUS_S
         if expired:
             self._status = None
-        if expired or self._lost is not None:
+        owed = self._owed and not self._terminal_lags()
+        if expired or owed or self._lost is not None:
+            self._owed = False
             self.redraw()
 
     def _look_at_size(self) -> None:

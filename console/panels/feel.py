@@ -127,7 +127,7 @@ def chart(view: View, room: int, rows: int) -> list[Line]:
         Span(late, "late"),
     )
     end = line(Span(say(f"last {fmt.span(cells * CELL_S)}"), "faint"))
-    lines = [fit(heading, room - width(end)) + end]
+    lines = [fit(heading, room - width(end) - 1) + line(" ") + end]
     for y in range(height):
         label = (
             fmt.seconds(top)

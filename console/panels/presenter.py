@@ -16,6 +16,7 @@ from console.panels.letters import big, big_size, tall
 from console.panels.stages import batch_style, queue_style, tokens_out
 from console.panels.start import NOT_READY, start_panel
 from console.view import View
+from console.words import say
 from server.telemetry.snapshot import Snapshot, Value
 
 SCALES = (6, 5, 4, 3, 2, 1)
@@ -23,6 +24,8 @@ COLUMNS = 3
 BAND_SHARE = 0.28
 GRAND_ROWS = 13
 """From so many rows on a tile has its label in tall letters."""
+LETTER_CELLS = 5
+"""That a tall letter takes at most, with the gap after it."""
 DIGITS = {"warn": "digits-warn", "bad": "digits-bad"}
 """What is underlined or reversed in text cannot be read in blocks; the label says it."""
 THIN = "\u2009"
@@ -190,9 +193,9 @@ def tile(shown: Headline, cells: int, rows: int) -> list[Line]:
     text = fmt.ABSENT_TEXT if absent else shown.text.replace(" ", THIN)
     unit = "" if absent else shown.unit
     note = fmt.sanitize(shown.value.why) if absent else f"{shown.label}: {shown.text} {shown.unit}".strip()
-    head: list[Line] = [line(Span(shown.label, "title"))]
+    head: list[Line] = [line(Span(say(shown.label, cells), "title"))]
     if rows >= GRAND_ROWS:
-        head = [*(line(Span(row, "label")) for row in tall(shown.label.upper())), ()]
+        head = [*(line(Span(row, "label")) for row in tall(say(shown.label, cells // LETTER_CELLS).upper())), ()]
     if dated:
         head[0] += line(Span(f" {dated.strip()} old", "stale"))
     for_digits = rows - len(head) - (2 if rows >= GRAND_ROWS else 1)
@@ -214,13 +217,15 @@ def _height(scale: int) -> int:
 def _fitting(text: str, unit: str, cells: int, rows: int) -> tuple[int, int]:
     """The largest scale of a number that fits with its unit, half as tall at most: an S is no 5 of the number.
 
-    0 is plain text. 1 and 0 where nothing fits.
+    0 is plain text, where no size lets the unit be tall too: milliseconds are not to be taken for seconds. 1 and 0 where
+    nothing fits.
     """
-    for scale in SCALES:
-        for small in range(scale // 2, -1, -1):
-            beside_it = 0 if not unit else scale + (big_size(unit, small)[0] if small else len(unit))
-            if big_size(text, scale)[0] + beside_it <= cells and _height(scale) <= rows:
-                return scale, small
+    for least in (1, 0):
+        for scale in SCALES:
+            for small in range(scale // 2, least - 1, -1):
+                beside_it = 0 if not unit else scale + (big_size(unit, small)[0] if small else len(unit))
+                if big_size(text, scale)[0] + beside_it <= cells and _height(scale) <= rows:
+                    return scale, small
     return 1, 0
 
 

@@ -204,6 +204,7 @@ async def test_a_terminal_that_has_not_taken_the_last_frame_gets_no_other(monkey
         await until(pilot, lambda: app.snapshot is later)
         assert "11 waiting" in screen_text(app)
         lags[0] = False
+        await until(pilot, lambda: "12 waiting" in screen_text(app))
         last = come(3, 13)
         await until(pilot, lambda: app.snapshot is last and "13 waiting" in screen_text(app))
 
