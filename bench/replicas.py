@@ -160,14 +160,16 @@ def compared(snapshot: Snapshot, reader: Reader, shown: list[Snapshot]) -> list[
         ("waiting", statistics.fmean(one.engine.waiting.v or 0.0 for one in shown)),
     ):
         rows.append((name, ours, reader.gauge(f"num_requests_{name}", at, window_s), 0.3))
-    for name, value in (
-        ("generation_tokens_total", engine_.generation_tokens_per_s),
-        ("prompt_tokens_total", engine_.prompt_tokens_per_s),
-    ):
-        if value.v is None:
+    for name in ("generation_tokens", "prompt_tokens"):
+        # Over all of the snapshots: each page comes in bursts, and is read at a moment of its own.
+        seen = [(one.at, getattr(one.engine, f"{name}_per_s")) for one in shown]
+        known = [(moment, value) for moment, value in seen if value.v is not None]
+        if not known:
             continue
-        theirs = reader.rate(name, at - value.age_s, value.window_s or 10.0)
-        rows.append((name.replace("_total", "/s"), value.v, theirs, 1.0))
+        theirs = statistics.fmean(
+            reader.rate(f"{name}_total", moment - value.age_s, value.window_s or 10.0) for moment, value in known
+        )
+        rows.append((f"{name}/s", statistics.fmean(value.v for _, value in known), theirs, 1.0))
     hits = engine_.prefix_hit_share
     if hits.v is not None and hits.window_s:
         asked, hit = (

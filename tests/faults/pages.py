@@ -32,7 +32,7 @@ def slowly(write: Write, *parts: bytes | int) -> None:
         time.sleep(10 / len(parts))
 
 
-BOMB = gzip.compress(b"\0" * 10**7)
+BOMB = gzip.compress(b"\0" * 10**7, mtime=0)
 WITHOUT_LENGTH = b"HTTP/1.0 200 OK\r\n\r\n"
 ODDITIES: dict[str, tuple[Odd, str]] = {
     "HTML": (lambda _, write: write(answer(b"<html><body>It works!</body></html>\n")), "web page"),
