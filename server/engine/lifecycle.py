@@ -129,22 +129,51 @@ class Lifecycle(Protocol):
     async def stop(self) -> None: ...
 
 
-class AttachedEngine:
-    """An engine that somebody else started: asked, never touched."""
+class SomebodyElses:
+    """What is so of every engine that is not ours."""
 
     attached = True
 
-    def __init__(self, url: str, changed: Changed) -> None:
-        self.url = base_url(url)
+    def __init__(self, changed: Changed) -> None:
         self.phase: Phase = "starting"
         self._changed = changed
-        self._found: Found | None = None
         self._error = ""
-        self._began = time.monotonic()
 
     @property
     def scrapes(self) -> bool:
         return True
+
+    @property
+    def default_lengths(self) -> tuple[int, int]:
+        return GPU_LENGTHS
+
+    @property
+    def ignores_eos(self) -> bool:
+        return False
+
+    @property
+    def comes_back(self) -> bool:
+        return False
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {}
+
+    def first_token(self, at: float) -> None:
+        """Its start is not ours to time."""
+
+    def fail(self, why: str) -> None:
+        self.phase, self._error = "failed", why
+        self._changed(why)
+
+
+class AttachedEngine(SomebodyElses):
+    """An engine that somebody else started: asked, never touched."""
+
+    def __init__(self, url: str, changed: Changed) -> None:
+        self.url = base_url(url)
+        super().__init__(changed)
+        self._found: Found | None = None
 
     @property
     def served_name(self) -> str:
@@ -159,24 +188,8 @@ class AttachedEngine:
         return self._found.max_num_seqs if self._found is not None else None
 
     @property
-    def default_lengths(self) -> tuple[int, int]:
-        return GPU_LENGTHS
-
-    @property
-    def ignores_eos(self) -> bool:
-        return False
-
-    @property
     def no_gpu(self) -> str:
         return "" if urlsplit(self.url).hostname in LOOPBACK else "the engine may be on another machine"
-
-    @property
-    def comes_back(self) -> bool:
-        return False
-
-    @property
-    def pids(self) -> dict[str, int]:
-        return {}
 
     @property
     def measured_pid(self) -> int | None:
@@ -198,13 +211,6 @@ class AttachedEngine:
             max_model_len=Value(v=length, src="engine") if length else Value(src="engine", why="not listed"),
             stage_times="windowed",
         )
-
-    def first_token(self, at: float) -> None:
-        """Its start is not ours to time."""
-
-    def fail(self, why: str) -> None:
-        self.phase, self._error = "failed", why
-        self._changed(why)
 
     def tune(self, knobs: EngineKnobs) -> None:
         raise EngineError("Somebody else started this engine.")

@@ -11,9 +11,9 @@ from server.config import EngineKnobs
 from server.engine.cold import KindName
 from server.engine.discover import Found, base_url, probe
 from server.engine.errors import EngineError
-from server.engine.lifecycle import GPU_LENGTHS, LOOPBACK, UNKNOWN_SEQUENCES, Changed
+from server.engine.lifecycle import LOOPBACK, UNKNOWN_SEQUENCES, Changed, SomebodyElses
 from server.keys import engine_key
-from server.telemetry.snapshot import Engine, Phase, Value
+from server.telemetry.snapshot import Engine, Value
 
 MOST = 16
 ASK_AGAIN_S = 5.0
@@ -51,23 +51,15 @@ def probed(urls: Sequence[str], key: str | None) -> dict[str, Found | EngineErro
     return found
 
 
-class AttachedReplicas:
+class AttachedReplicas(SomebodyElses):
     """Ready as soon as one of them answers; the others are asked again until they do."""
-
-    attached = True
 
     def __init__(self, urls: Sequence[str], changed: Changed) -> None:
         self.urls = endpoints(urls)
         self.url = self.urls[0]
-        self.phase: Phase = "starting"
-        self._changed = changed
+        super().__init__(changed)
         self._found: dict[str, Found] = {}
-        self._error = ""
         self._asking: asyncio.Task[None] | None = None
-
-    @property
-    def scrapes(self) -> bool:
-        return True
 
     @property
     def _first(self) -> Found | None:
@@ -94,25 +86,9 @@ class AttachedReplicas:
         return None if not known or None in known else sum(slots for slots in known if slots)
 
     @property
-    def default_lengths(self) -> tuple[int, int]:
-        return GPU_LENGTHS
-
-    @property
-    def ignores_eos(self) -> bool:
-        return False
-
-    @property
     def no_gpu(self) -> str:
         here = all(urlsplit(url).hostname in LOOPBACK for url in self.urls)
         return "" if here else "the engines may be on other machines"
-
-    @property
-    def comes_back(self) -> bool:
-        return False
-
-    @property
-    def pids(self) -> dict[str, int]:
-        return {}
 
     @property
     def measured_pid(self) -> int | None:
@@ -138,13 +114,6 @@ class AttachedReplicas:
             max_model_len=Value(v=length, src="engine") if known else Value(src="engine", why="not listed"),
             stage_times="windowed",
         )
-
-    def first_token(self, at: float) -> None:
-        """Their starts are not ours to time."""
-
-    def fail(self, why: str) -> None:
-        self.phase, self._error = "failed", why
-        self._changed(why)
 
     def tune(self, knobs: EngineKnobs) -> None:
         raise EngineError("Somebody else started these engines.")
