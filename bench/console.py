@@ -38,11 +38,11 @@ from loadgen.summary import P99_NEEDS
 from server.client import StackClient
 from server.config import default_paths
 from server.telemetry.snapshot import Snapshot
+from tests.faults.terminal import readable
 
 WARM_S = 5.0
 KEY_S = 3.0
 """A key that shows nothing for so long was not taken."""
-_UNKNOWN = re.compile(rb"\x1b\[[<>=?][0-9;]*[a-zA-Z$]+|\x1b\[\?[0-9;]*\$p")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def firsts(
     stream = pyte.ByteStream(screen)
     painted: float | None = None
     for at, chunk in written:
-        stream.feed(_UNKNOWN.sub(b"", chunk))
+        stream.feed(readable(chunk))
         text = "\n".join(screen.display)
         if painted is None and len("".join(text.split())) >= 20:
             painted = at

@@ -33,6 +33,11 @@ def modes_left(raw: bytes) -> list[str]:
     return [str(number) for number in sorted(on ^ _ON_AT_FIRST)] + ["kitty keys"] * max(0, keys)
 
 
+def readable(data: bytes) -> bytes:
+    """Without what pyte would print the ends of."""
+    return _UNKNOWN.sub(b"", data)
+
+
 class Terminal:
     """`argv` (default: the console) in a pty of `cells` x `rows`."""
 
@@ -76,7 +81,7 @@ class Terminal:
     def feed(self, data: bytes) -> None:
         """What the child wrote."""
         self.raw += data
-        self._stream.feed(_UNKNOWN.sub(b"", data))
+        self._stream.feed(readable(data))
 
     @property
     def text(self) -> str:
